@@ -1,0 +1,1 @@
+"""Equivariant linear maps, irreducible representations and couplings, found numerically for any matrix group."""

@@ -1,0 +1,67 @@
+"""Couplings of irreducible triples, a ⊗ b -> c (Clebsch-Gordan tensors), and bases of equivariant linear maps."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..errors import RepError
+from ..rep import Rep
+from .irreps import Irrep, IrrepTable, irrep_table
+from .nullspace import intertwiners
+
+__all__ = ["couplings", "equivariant_basis"]
+
+
+def couplings(table: IrrepTable, a: Irrep, b: Irrep, c: Irrep) -> np.ndarray:
+    """Basis (r, d_c, d_a, d_b) of Hom(a ⊗ b, c): c(g) C = C (a(g) ⊗ b(g)), each of Frobenius norm sqrt(d_c).
+
+    With that norm independent unit-variance inputs give unit-variance outputs, averaged over components.
+    """
+    if a.is_trivial or b.is_trivial:
+        maps = table.maps(b if a.is_trivial else a, c)
+        return maps.reshape(len(maps), c.size, a.size, b.size)
+    basis = intertwiners(a.normal.tensor(b.normal), c.normal) * np.sqrt(c.size)
+    return basis.reshape(len(basis), c.size, a.size, b.size)
+
+
+def equivariant_basis(rep_in: Rep, rep_out: Rep) -> np.ndarray:
+    """Orthonormal basis of the equivariant linear maps rep_in -> rep_out.
+
+    W is equivariant iff ρ_out(h_i) W = W ρ_in(h_i) and dρ_out(A_k) W = W dρ_in(A_k) (Finzi et al., 2021, eq. 3 and 4).
+    Both representations are split into irreducibles, between which Schur's lemma leaves the endomorphisms.
+
+    Args:
+        rep_in, rep_out: bound representations of the same group.
+
+    Returns:
+        (rank, rep_out.size, rep_in.size) float64, orthonormal for the Frobenius inner product.
+
+    Raises:
+        RepError: unbound, or of different groups.
+        SolverError: no answer that can be trusted.
+
+    Example:
+        >>> equivariant_basis(V(G), V(G)).shape  # G = SO(3)
+        (1, 3, 3)
+    """
+    for name, rep in (("rep_in", rep_in), ("rep_out", rep_out)):
+        if not isinstance(rep, Rep):
+            raise RepError(f"{name} must be a Rep, got {type(rep).__name__}")
+    G, H = rep_in._require_bound(), rep_out._require_bound()
+    if G.digest != H.digest:
+        raise RepError(f"rep_in belongs to {G.name}, rep_out to {H.name}; expected the same group")
+    table = irrep_table(G)
+    maps = []
+    for a, to, _ in table.decompose(rep_in).parts:
+        for b, _, back in table.decompose(rep_out).parts:
+            for M in table.maps(a, b):
+                maps.append(np.einsum("mpb,ba,naq->mnpq", back, M, to, optimize=True).reshape(-1, rep_out.size, rep_in.size))
+    if not maps:
+        return np.zeros((0, rep_out.size, rep_in.size))
+    flat = np.concatenate(maps).reshape(-1, rep_out.size * rep_in.size)
+    gram = flat @ flat.T
+    if np.abs(gram - np.diag(np.diag(gram))).max(initial=0) > 1e-12 * np.abs(gram).max(initial=1.0):
+        flat = np.linalg.qr(flat.T)[0].T
+    else:
+        flat = flat / np.sqrt(np.diag(gram))[:, None]
+    return flat.reshape(-1, rep_out.size, rep_in.size)
