@@ -95,7 +95,7 @@ def intertwiners(a: Images, b: Images, engine: str = "auto") -> np.ndarray:
 def _verified(a: Images, b: Images, basis: np.ndarray) -> bool:
     if basis.ndim != 3 or basis.shape[1:] != (b.size, a.size) or not np.isfinite(basis).all():
         return False
-    flat = basis.reshape(len(basis), -1)
+    flat = basis.reshape(len(basis), a.size * b.size)
     return (np.abs(flat @ flat.T - np.eye(len(flat))).max(initial=0) < 1e-9
             and residual(a, b, basis) < 1e-8)
 

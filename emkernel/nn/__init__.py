@@ -1,0 +1,12 @@
+"""Equivariant layers."""
+
+from .bilinear import Bilinear
+from .conv import PointConv
+from .kernel import ImplicitKernel
+from .linear import Linear
+from .mlp import EMLP
+from .nonlinear import Gate, Invariants
+from .norm import BatchNorm
+from .pool import InvariantPool
+
+__all__ = ["EMLP", "BatchNorm", "Bilinear", "Gate", "ImplicitKernel", "Invariants", "InvariantPool", "Linear", "PointConv"]

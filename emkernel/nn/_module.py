@@ -1,0 +1,93 @@
+"""The base of all layers: constants of the group that keep their float64 values through every change of dtype."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..errors import RepError
+from ..rep import Rep
+
+__all__ = ["EquivariantModule", "check_rep"]
+
+
+class EquivariantModule(nn.Module):
+    """A module with constants: arrays fixed by the group, kept in float64 and cast to the module's dtype for use.
+
+    ``module.double()`` therefore restores full precision, and ``state_dict`` holds the float64 values: a checkpoint
+    carries the basis that its weights multiply.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self._exact: dict[str, torch.Tensor] = {}
+
+    def _constant(self, name: str, array: np.ndarray | torch.Tensor) -> None:
+        exact = torch.as_tensor(array, dtype=torch.float64).detach().clone()
+        self._exact[name] = exact
+        self.register_buffer(name, exact.to(torch.get_default_dtype()), persistent=False)
+
+    def _constants_changed(self) -> None:
+        """Recompute what derives from the constants; called when they are cast or loaded."""
+
+    def _apply(self, fn, recurse=True):
+        super()._apply(fn, recurse)
+        for name, exact in self._exact.items():
+            now = self._buffers[name]
+            self._buffers[name] = exact.to(device=now.device, dtype=now.dtype) if now.device.type != "meta" else now
+        self._constants_changed()
+        return self
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        for name, exact in self._exact.items():
+            destination[prefix + name] = exact
+
+    def _load_from_state_dict(self, state_dict, prefix, metadata, strict, missing, unexpected, errors):
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, unexpected, errors)
+        for name, exact in self._exact.items():
+            key = prefix + name
+            if key not in state_dict:
+                missing.append(key)
+                continue
+            if key in unexpected:
+                unexpected.remove(key)
+            if state_dict[key].shape != exact.shape:
+                errors.append(f"{key}: the checkpoint has a constant of shape {tuple(state_dict[key].shape)}, this layer "
+                              f"one of {tuple(exact.shape)}: it was trained with another group or other representations")
+                continue
+            exact = state_dict[key].detach().to("cpu", torch.float64).clone()
+            self._exact[name] = exact
+            now = self._buffers[name]
+            self._buffers[name] = exact.to(device=now.device, dtype=now.dtype)
+        self._constants_changed()
+
+
+def check_rep(**reps: Rep | None) -> None:
+    """Raise RepError unless all are representations bound to one group."""
+    first = None
+    for name, rep in reps.items():
+        if rep is None:
+            continue
+        if not isinstance(rep, Rep):
+            raise RepError(f"{name} must be a Rep, got {type(rep).__name__}")
+        if rep.group is None:
+            raise RepError(f"{name} = {rep} is not bound to a group; write rep(G)")
+        if first is None:
+            first = (name, rep)
+        elif rep.group.digest != first[1].group.digest:
+            raise RepError(f"{first[0]} belongs to {first[1].group.name}, {name} to {rep.group.name}; expected one group")
+
+
+def check_features(x: torch.Tensor, rep: Rep, name: str, reference: torch.Tensor | None = None) -> None:
+    """Raise unless x is a floating tensor (..., rep.size), of the dtype of the reference if given."""
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(x).__name__}")
+    if x.ndim < 1 or x.shape[-1] != rep.size:
+        raise RepError(f"{name} has shape {tuple(x.shape)}, expected (..., {rep.size}) for the representation {rep}")
+    if not x.is_floating_point():
+        raise TypeError(f"{name} has dtype {x.dtype}, expected a floating type")
+    if reference is not None and x.dtype != reference.dtype and not torch.is_autocast_enabled(x.device.type):
+        raise TypeError(f"{name} has dtype {x.dtype}, the layer {reference.dtype}: convert one of them "
+                        f"(layer.to({x.dtype}) or {name}.to({reference.dtype}))")

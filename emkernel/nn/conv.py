@@ -1,0 +1,146 @@
+"""The steerable point convolution (paper, eq. 13)."""
+
+from __future__ import annotations
+
+import torch
+
+from ..errors import RepError
+from ..ops.contract import node_order
+from ..ops.neighbours import Neighbours
+from ..ops.segment import BACKENDS, segment_reduce
+from ..rep import Rep
+from ..solver.irreps import irrep_table
+from ._module import EquivariantModule, check_features, check_rep
+from .kernel import ImplicitKernel
+from .linear import Linear
+
+__all__ = ["PointConv"]
+
+CONTRACTIONS = ("auto", "node", "kernel")
+
+
+class PointConv(EquivariantModule):
+    """y_i = W_0 f_i + Σ_{j in N(i)} k(x_i - x_j, z_ij) f_j (paper, eq. 13).
+
+    The neighbours' term is an implicit steerable kernel; the term i = j is an equivariant linear map, which is what a
+    steerable kernel is at x = 0. ``edge_index[0]`` is the source j and ``edge_index[1]`` the target i, the edge vector is
+    pos[i] - pos[j].
+
+    Args:
+        rep_in, rep_out: bound representations of the feature fields.
+        edge_rep: representation of the edge attributes, or None.
+        contraction: "kernel" forms the kernel on every edge (the reference); "node" never does, and applies the weights
+            once per node: the same function and ``state_dict``; "auto" chooses, today always "node".
+        aggr: "sum" or "mean" over the neighbours; "max" or "min" where ``rep_out`` permutes components, which
+            alone commutes with them.
+        self_interaction: include the term i = j.
+        bias: learnable invariant offset (with the term i = j).
+        backend: of the segment reductions, see :func:`emkernel.ops.segment.segment_reduce`.
+        **kernel: further arguments of :class:`ImplicitKernel` (degree, width, hidden, layers, radial, cutoff, bilinear).
+
+    Shapes:
+        x (N, rep_in.size), pos (N, d), edge_index (2, E), edge_attr (E, edge_rep.size) -> (N, rep_out.size); with pairs
+        (source, target) of x and pos, where x[1] may be None (no term i = j), -> (N_target, rep_out.size). A prepared
+        :class:`Neighbours` is accepted in place of ``edge_index``.
+
+    Raises:
+        RepError, ValueError, IndexError, TypeError: what was given does not fit, said precisely.
+
+    Example:
+        >>> conv = PointConv((8 * Scalar)(G), (8 * Scalar + 4 * V)(G), cutoff=2.0)
+        >>> y = conv(x, pos, knn_graph(pos, 8))
+    """
+
+    def __init__(self, rep_in: Rep, rep_out: Rep, edge_rep: Rep | None = None, *, contraction: str = "auto",
+                 aggr: str = "sum", self_interaction: bool = True, bias: bool = True, backend: str = "auto", **kernel):
+        super().__init__()
+        check_rep(rep_in=rep_in, rep_out=rep_out, edge_rep=edge_rep)
+        if contraction not in CONTRACTIONS:
+            raise ValueError(f"contraction must be one of {CONTRACTIONS}, got {contraction!r}")
+        if backend not in BACKENDS:
+            raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
+        if aggr not in ("sum", "mean", "max", "min"):
+            raise ValueError(f"aggr must be 'sum', 'mean', 'max' or 'min', got {aggr!r}")
+        if aggr in ("max", "min") and not _permutes(rep_out):
+            raise RepError(f"aggr={aggr!r} does not commute with {rep_out}: a componentwise {aggr} is equivariant only where "
+                           "the group permutes components; use 'sum' or 'mean'")
+        self.rep_in, self.rep_out, self.edge_rep = rep_in, rep_out, edge_rep
+        self.contraction, self.aggr, self.backend = contraction, aggr, backend
+        self.kernel = ImplicitKernel(rep_in, rep_out, edge_rep, **kernel)
+        self.self_term = Linear(rep_in, rep_out, bias=bias) if self_interaction else None
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew."""
+        self.kernel.reset_parameters()
+        if self.self_term is not None:
+            self.self_term.reset_parameters()
+
+    def forward(self, x, pos, edge_index, edge_attr: torch.Tensor | None = None,
+                size: tuple[int, int] | None = None) -> torch.Tensor:
+        x_source, x_target, pos_source, pos_target = self._sides(x, pos, size)
+        if isinstance(edge_index, Neighbours):
+            graph = edge_index
+            if (graph.num_sources, graph.num_targets) != (len(pos_source), len(pos_target)):
+                raise ValueError(f"the prepared graph joins {graph.num_sources} sources to {graph.num_targets} targets, pos "
+                                 f"has {len(pos_source)} and {len(pos_target)}")
+        else:
+            graph = Neighbours.of(edge_index, len(pos_source), len(pos_target))
+        if edge_attr is not None and len(edge_attr) != graph.num_edges:
+            raise ValueError(f"edge_attr has {len(edge_attr)} rows for {graph.num_edges} edges")
+        edge_vec = pos_target[graph.target] - pos_source[graph.source]
+        edge_attr = None if edge_attr is None else graph.sort(edge_attr)
+        self.kernel.check_edges(edge_vec, edge_attr)
+        if self.contraction == "kernel" or self.aggr in ("max", "min"):
+            out = self._reference(x_source, edge_vec, edge_attr, graph)
+        else:
+            out = self._node_order(x_source, edge_vec, edge_attr, graph)
+        if self.self_term is not None and x_target is not None:
+            out = out + self.self_term(x_target)
+        return out
+
+    def _node_order(self, x, edge_vec, edge_attr, graph: Neighbours) -> torch.Tensor:
+        kernel, layout = self.kernel, self.kernel.layout_out
+        blocks = node_order(kernel.hidden(edge_vec, edge_attr), kernel.layout_in.blocks(x), graph, kernel.triples,
+                            kernel.couplings, kernel.folded, list(kernel.weight),
+                            [(r.size, m) for r, m in zip(layout.irreps, layout.copies)])
+        out = layout.flat(blocks)
+        return out / graph.degree.clamp(min=1).to(out.dtype)[:, None] if self.aggr == "mean" else out
+
+    def _reference(self, x, edge_vec, edge_attr, graph: Neighbours) -> torch.Tensor:
+        messages = torch.einsum("eoi,ei->eo", self.kernel(edge_vec, edge_attr), x[graph.source])
+        return segment_reduce(messages, graph.target, graph.num_targets, self.aggr, self.backend)
+
+    def _sides(self, x, pos, size):
+        x_source, x_target = x if isinstance(x, (tuple, list)) else (x, x)
+        pos_source, pos_target = pos if isinstance(pos, (tuple, list)) else (pos, pos)
+        if not isinstance(x, (tuple, list)) and pos_target is not pos_source:
+            x_target = None
+        weight = self.kernel.weight[0]
+        check_features(x_source, self.rep_in, "x", weight)
+        if x_target is not None and x_target is not x_source:
+            check_features(x_target, self.rep_in, "x[1] (target)", weight)
+        d = self.rep_in.group.d
+        for name, p, f in (("pos", pos_source, x_source), ("pos[1] (target)", pos_target, x_target)):
+            if not isinstance(p, torch.Tensor) or p.ndim != 2 or p.shape[1] != d:
+                given = tuple(p.shape) if isinstance(p, torch.Tensor) else type(p).__name__
+                raise ValueError(f"{name} must be (N, {d}) for {self.rep_in.group.name}, got {given}")
+            if f is not None and (f.ndim != 2 or len(f) != len(p)):
+                raise ValueError(f"x and {name} have {len(f)} and {len(p)} nodes; expected one feature vector (N, "
+                                 f"{self.rep_in.size}) per point")
+            if p.dtype != weight.dtype and not torch.is_autocast_enabled(p.device.type):
+                raise TypeError(f"{name} has dtype {p.dtype}, the layer {weight.dtype}: convert one of them")
+        if size is not None and tuple(size) != (len(pos_source), len(pos_target)):
+            raise ValueError(f"size={tuple(size)} but pos has {len(pos_source)} sources and {len(pos_target)} targets")
+        return x_source, x_target, pos_source, pos_target
+
+    def extra_repr(self) -> str:
+        return f"{self.rep_in} -> {self.rep_out}, aggr={self.aggr!r}, contraction={self.contraction!r}"
+
+
+def _permutes(rep: Rep) -> bool:
+    """Whether every group element permutes the components: checked on the generators."""
+    if all(irrep.is_trivial for irrep, _, _ in irrep_table(rep.group).decompose(rep).parts):
+        return True
+    images = rep.images
+    binary = ((images.discrete == 0) | (images.discrete == 1)).all() and (images.discrete.sum(1) == 1).all()
+    return bool(binary and not images.lie.any())

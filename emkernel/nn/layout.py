@@ -1,0 +1,96 @@
+"""Between the user's flat features and the compute layout: one tensor (N, d, m) per irreducible, channels last."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ..rep import Rep
+from ..solver.irreps import Irrep, irrep_table
+from ._module import EquivariantModule
+
+__all__ = ["Layout"]
+
+
+class Layout(EquivariantModule):
+    """The change of basis x (N, rep.size) <-> blocks [(N, d_i, m_i)], m_i copies of the irreducible i.
+
+    Copies of an irreducible are ordered by term of the representation, then by copy of the term.
+
+    Args:
+        rep: a bound representation.
+
+    Attributes:
+        irreps: the irreducibles that occur, in the order of the table.
+        copies: how often each occurs.
+    """
+
+    def __init__(self, rep: Rep):
+        super().__init__()
+        self.rep = rep
+        table = irrep_table(rep.group)
+        order: dict[int, Irrep] = {}
+        copies: dict[int, int] = {}
+        self._terms = []
+        for t, (n, term, where) in enumerate(rep.slices):
+            parts = table.decompose(term).parts
+            to = np.concatenate([p[1].reshape(-1, term.size) for p in parts])
+            back = np.concatenate([p[2].transpose(0, 2, 1).reshape(-1, term.size) for p in parts])
+            plain = len(parts) == 1 and len(parts[0][1]) == 1 and np.array_equal(to, np.eye(term.size))
+            if not plain:
+                self._constant(f"to{t}", to)
+                self._constant(f"back{t}", back)
+            pieces = []
+            for irrep, frames, _ in parts:
+                order[irrep.index] = irrep
+                start = copies.get(irrep.index, 0)
+                copies[irrep.index] = start + n * len(frames)
+                pieces.append((irrep.index, len(frames), irrep.size, start))
+            self._terms.append((n, term.size, where.start, None if plain else t, pieces))
+        self.irreps = [order[i] for i in sorted(order)]
+        self.copies = [copies[i] for i in sorted(order)]
+        self._slot = {irrep.index: k for k, irrep in enumerate(self.irreps)}
+
+    def slot(self, irrep: Irrep) -> int | None:
+        """The place of this irreducible among the blocks, or None."""
+        return self._slot.get(irrep.index)
+
+    def blocks(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """(N, size) -> one (N, d, m) per irreducible."""
+        parts: list[list[torch.Tensor]] = [[] for _ in self.irreps]
+        for n, size, start, t, pieces in self._terms:
+            z = x[:, start:start + n * size].reshape(-1, n, size)
+            if t is None:
+                parts[self._slot[pieces[0][0]]].append(z.transpose(1, 2))
+                continue
+            z = z @ getattr(self, f"to{t}").T
+            at = 0
+            for index, m, d, _ in pieces:
+                piece = z[:, :, at:at + m * d].reshape(-1, n, m, d)
+                parts[self._slot[index]].append(piece.permute(0, 3, 1, 2).reshape(-1, d, n * m))
+                at += m * d
+        return [p[0] if len(p) == 1 else torch.cat(p, 2) for p in parts]
+
+    def flat(self, blocks: list[torch.Tensor]) -> torch.Tensor:
+        """One (N, d, m) per irreducible -> (N, size)."""
+        return self._flat(blocks, "back")
+
+    def flat_dual(self, blocks: list[torch.Tensor]) -> torch.Tensor:
+        """Linear functions of the blocks -> the same functions of the flat features: blocks(x) composed with them."""
+        return self._flat(blocks, "to")
+
+    def _flat(self, blocks: list[torch.Tensor], which: str) -> torch.Tensor:
+        out = []
+        for n, size, _, t, pieces in self._terms:
+            cut = []
+            for index, m, d, start in pieces:
+                piece = blocks[self._slot[index]][:, :, start:start + n * m]
+                cut.append(piece.reshape(-1, d, n, m).permute(0, 2, 3, 1).reshape(-1, n, m * d))
+            z = cut[0] if len(cut) == 1 else torch.cat(cut, 2)
+            if t is not None:
+                z = z @ getattr(self, f"{which}{t}")
+            out.append(z.reshape(-1, n * size))
+        return out[0] if len(out) == 1 else torch.cat(out, 1)
+
+    def extra_repr(self) -> str:
+        return f"{self.rep} = " + " + ".join(f"{m}x{r.label}" for r, m in zip(self.irreps, self.copies))

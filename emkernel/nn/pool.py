@@ -1,0 +1,45 @@
+"""Pooling over the nodes of each cloud."""
+
+from __future__ import annotations
+
+import torch
+
+from ..ops.segment import segment_reduce
+from ..rep import Rep
+from ._module import EquivariantModule, check_rep
+from .nonlinear import Invariants
+
+__all__ = ["InvariantPool"]
+
+
+class InvariantPool(EquivariantModule):
+    """asinh of the invariants of every node (see :class:`Invariants`), reduced over each cloud.
+
+    Args:
+        rep: a bound representation.
+        reduce: "mean", "sum", "max" or "min", or several, whose results are concatenated.
+
+    Attributes:
+        size: width of the result.
+
+    Shapes:
+        x (N, rep.size), batch (N,) -> (num_graphs, size)
+    """
+
+    def __init__(self, rep: Rep, reduce: str | tuple[str, ...] = ("mean", "max")):
+        super().__init__()
+        check_rep(rep=rep)
+        self.rep = rep
+        self.reduce = (reduce,) if isinstance(reduce, str) else tuple(reduce)
+        self.invariants = Invariants(rep)
+        self.size = self.invariants.size * len(self.reduce)
+
+    def forward(self, x: torch.Tensor, batch: torch.Tensor | None = None, num_graphs: int | None = None) -> torch.Tensor:
+        values = torch.asinh(self.invariants(x))
+        if batch is None:
+            batch, num_graphs = x.new_zeros(x.shape[0], dtype=torch.long), 1
+        if batch.shape != x.shape[:1]:
+            raise ValueError(f"batch has shape {tuple(batch.shape)}, expected ({x.shape[0]},): one cloud index per node")
+        if num_graphs is None:
+            num_graphs = int(batch.max()) + 1 if len(batch) else 0
+        return torch.cat([segment_reduce(values, batch, num_graphs, r) for r in self.reduce], 1)

@@ -1,0 +1,1 @@
+"""The computations of the point convolution: neighbour order, segment reductions, contractions."""

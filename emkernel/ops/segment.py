@@ -1,0 +1,66 @@
+"""Reductions over segments of rows: one interface over torch and torch_scatter."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+
+__all__ = ["BACKENDS", "available_backends", "segment_reduce"]
+
+BACKENDS = ("auto", "torch", "torch_scatter")
+REDUCTIONS = ("sum", "mean", "max", "min")
+
+
+@cache
+def _torch_scatter():
+    try:
+        import torch_scatter
+    except (ImportError, OSError):
+        return None
+    return torch_scatter
+
+
+def available_backends() -> tuple[str, ...]:
+    """The backends that can be used here."""
+    return ("torch",) if _torch_scatter() is None else ("torch", "torch_scatter")
+
+
+def segment_reduce(values: torch.Tensor, index: torch.Tensor, size: int, reduce: str = "sum",
+                   backend: str = "auto") -> torch.Tensor:
+    """out[i] = reduce over {values[e] : index[e] = i}; zero for an empty segment.
+
+    Args:
+        values: (E, ...).
+        index: (E,) segment of each row, in any order.
+        size: number of segments.
+        reduce: "sum", "mean", "max" or "min".
+        backend: "torch"; "torch_scatter" (Fey, the package of that name); "auto" takes torch_scatter on a GPU where it
+            is installed and torch otherwise (``benchmarks/segment.py`` measures both).
+
+    Returns:
+        (size, ...)
+
+    Raises:
+        ValueError: unknown reduction or backend.
+        ImportError: torch_scatter was asked for and is not installed.
+    """
+    if reduce not in REDUCTIONS:
+        raise ValueError(f"reduce must be one of {REDUCTIONS}, got {reduce!r}")
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
+    scatter = _torch_scatter()
+    if backend == "torch_scatter" and scatter is None:
+        raise ImportError("backend='torch_scatter' needs the package torch_scatter: pip install ninja, then "
+                          "pip install --no-build-isolation torch_scatter")
+    if scatter is not None and (backend == "torch_scatter" or (backend == "auto" and values.is_cuda)):
+        return scatter.scatter(values, index, dim=0, dim_size=size, reduce=reduce)
+    if reduce in ("sum", "mean"):
+        out = values.new_zeros(size, *values.shape[1:]).index_add(0, index, values)
+        if reduce == "mean":
+            count = torch.bincount(index, minlength=size).clamp(min=1).to(values.dtype)
+            out = out / count.reshape(-1, *[1] * (values.ndim - 1))
+        return out
+    wide = index.reshape(-1, *[1] * (values.ndim - 1)).expand_as(values)
+    out = values.new_zeros(size, *values.shape[1:])
+    return out.scatter_reduce(0, wide, values, "amax" if reduce == "max" else "amin", include_self=False)
