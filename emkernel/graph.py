@@ -1,0 +1,248 @@
+"""Neighbour graphs of point clouds: k nearest neighbours, fixed radius, random subsets of the points.
+
+Edges run from a source j, a row of ``pos``, to a target i, a row of ``query``, and come sorted by target,
+then by distance, then by source index. There is no cap on the number of neighbours: a cap breaks
+equivariance silently.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ._search import Points, dense_search, tree_knn, tree_radius
+
+__all__ = ["knn_graph", "radius_graph", "random_subset"]
+
+
+def knn_graph(
+    pos: Tensor,
+    k: int,
+    batch: Tensor | None = None,
+    *,
+    query: Tensor | None = None,
+    query_batch: Tensor | None = None,
+    loop: bool = False,
+    metric: Tensor | None = None,
+) -> Tensor:
+    """Edges from the k nearest points of the same cloud to each target.
+
+    N(i) = the k points j of smallest |x_i - x_j|², with |x|² = xᵀ S x, ties decided by the smaller index j.
+    A cloud with fewer than k candidates gives all it has. On a lattice many distances are equal, and a
+    choice among equals cannot be equivariant: use ``radius_graph`` there.
+
+    Args:
+        pos: (N, d) positions of the sources, any d >= 1.
+        k: neighbours of each target, the target itself not counted unless ``loop``.
+        batch: (N,) index of the cloud of each source, in any order; None for one cloud.
+        query: (M, d) positions of the targets; None for ``pos`` itself.
+        query_batch: (M,) index of the cloud of each target, given together with ``batch``.
+        loop: whether each point is its own first neighbour, counted in k; only without ``query``.
+        metric: (d, d) positive-definite matrix S; None for the identity.
+
+    Returns:
+        ``edge_index`` (2, E) int64 on the device of ``pos``: row 0 the source j, row 1 the target i;
+        sorted by target, then by distance, then by source.
+
+    Raises:
+        ValueError: for wrong shapes, positions that are not finite, k < 1, or a bad metric.
+
+    Example:
+        >>> knn_graph(torch.tensor([[0.0], [1.0], [3.0]]), 1)
+        tensor([[1, 0, 1],
+                [0, 1, 2]])
+
+    Source: the neighbourhoods of the ModelNet-40 experiments, section 5.2 of arXiv 2212.06096.
+    """
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise ValueError(f"k is {k!r}, expected an integer >= 1: the number of neighbours of each target.")
+    points = _checked_points(pos, batch, query, query_batch, loop, metric)
+    if points is None:
+        return torch.empty(2, 0, dtype=torch.int64, device=pos.device)
+    found = dense_search(points, k=k) if points.src.is_cuda else tree_knn(points, k)
+    return found.to(pos.device)
+
+
+def radius_graph(
+    pos: Tensor,
+    r: float,
+    batch: Tensor | None = None,
+    *,
+    query: Tensor | None = None,
+    query_batch: Tensor | None = None,
+    loop: bool = False,
+    metric: Tensor | None = None,
+) -> Tensor:
+    """Edges from all points of the same cloud within a distance r of each target.
+
+    N(i) = {j : |x_i - x_j|² <= r²} with |x|² = xᵀ S x, however many they are.
+
+    Args:
+        pos: (N, d) positions of the sources, any d >= 1.
+        r: radius, inclusive, in the units of ``pos`` (of the metric where one is given).
+        batch: (N,) index of the cloud of each source, in any order; None for one cloud.
+        query: (M, d) positions of the targets; None for ``pos`` itself.
+        query_batch: (M,) index of the cloud of each target, given together with ``batch``.
+        loop: whether each point is its own first neighbour; only without ``query``.
+        metric: (d, d) positive-definite matrix S; None for the identity.
+
+    Returns:
+        ``edge_index`` (2, E) int64 on the device of ``pos``: row 0 the source j, row 1 the target i;
+        sorted by target, then by distance, then by source.
+
+    Raises:
+        ValueError: for wrong shapes, positions that are not finite, r <= 0, or a bad metric.
+
+    Example:
+        >>> radius_graph(torch.tensor([[0.0], [1.0], [3.0]]), 1.5)
+        tensor([[1, 0],
+                [0, 1]])
+
+    Source: the neighbourhoods of the point convolution, eq. 13 of arXiv 2212.06096.
+    """
+    r = float(r)
+    if not (math.isfinite(r) and r > 0):
+        raise ValueError(f"r is {r}, expected a finite radius > 0 in the units of pos.")
+    points = _checked_points(pos, batch, query, query_batch, loop, metric)
+    if points is None:
+        return torch.empty(2, 0, dtype=torch.int64, device=pos.device)
+    found = dense_search(points, r=r) if points.src.is_cuda else tree_radius(points, r)
+    return found.to(pos.device)
+
+
+def random_subset(batch: Tensor, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+    """Indices of n points drawn uniformly without replacement from each cloud, all where there are fewer.
+
+    Args:
+        batch: (N,) index of the cloud of each point, in any order.
+        n: points to keep of each cloud, n >= 0.
+        generator: source of randomness, on any device; the same state gives the same subset.
+
+    Returns:
+        (M,) int64 indices on the device of ``batch``, sorted by cloud, then by index.
+
+    Raises:
+        ValueError: if ``batch`` is not a vector of integers >= 0, or n is not an integer >= 0.
+
+    Example:
+        >>> random_subset(torch.tensor([0, 0, 0, 1]), 2).shape
+        torch.Size([3])
+
+    Source: the random downsampling between layers, section 5.2 of arXiv 2212.06096.
+    """
+    if isinstance(n, bool) or not isinstance(n, int) or n < 0:
+        raise ValueError(f"n is {n!r}, expected an integer >= 0: the points to keep of each cloud.")
+    batch = _checked_batch("batch", batch, None, None)
+    device = batch.device if generator is None else generator.device
+    key = torch.rand(len(batch), dtype=torch.float64, generator=generator, device=device).to(batch.device)
+    shuffled = key.argsort(stable=True)
+    shuffled = shuffled[batch[shuffled].argsort(stable=True)]
+    counts = torch.bincount(batch)
+    start = counts.cumsum(0) - counts
+    rank = torch.arange(len(batch), device=batch.device) - start[batch[shuffled]]
+    chosen = shuffled[rank < n].sort().values
+    return chosen[batch[chosen].argsort(stable=True)]
+
+
+def _checked_points(
+    pos: Tensor,
+    batch: Tensor | None,
+    query: Tensor | None,
+    query_batch: Tensor | None,
+    loop: bool,
+    metric: Tensor | None,
+) -> Points | None:
+    """The search problem, on the CPU or a CUDA device; None where there is nothing to connect."""
+    _check_positions("pos", pos, None)
+    src_batch = _checked_batch("batch", batch, len(pos), pos.device)
+    if query is None:
+        if query_batch is not None:
+            raise ValueError("query_batch was given without query: pass the positions of the targets too.")
+        target, dst_batch = pos, src_batch
+    else:
+        _check_positions("query", query, pos)
+        if loop:
+            raise ValueError("loop=True with query: a target that is no point of pos has no loop.")
+        if (batch is None) != (query_batch is None):
+            given, missing = ("batch", "query_batch") if query_batch is None else ("query_batch", "batch")
+            raise ValueError(f"{given} was given without {missing}: sources and targets both need a cloud.")
+        target, dst_batch = query, _checked_batch("query_batch", query_batch, len(query), pos.device)
+    factor = None if metric is None else _metric_factor(metric, pos.shape[1])
+    if len(pos) == 0 or len(target) == 0:
+        return None
+    work = pos.device if pos.is_cuda else torch.device("cpu")
+    src = _euclidean(pos.detach().to(work), factor)
+    dst = src if query is None else _euclidean(target.detach().to(work), factor)
+    return Points(src, dst, src_batch.to(work), dst_batch.to(work), query is None, bool(loop))
+
+
+def _check_positions(name: str, pos: Tensor, like: Tensor | None) -> None:
+    if not isinstance(pos, Tensor) or not pos.is_floating_point():
+        kind = f"a tensor of {pos.dtype}" if isinstance(pos, Tensor) else type(pos).__name__
+        raise ValueError(f"{name} is {kind}, expected a floating-point tensor of positions.")
+    if pos.ndim != 2 or pos.shape[1] < 1:
+        raise ValueError(
+            f"{name} has shape {tuple(pos.shape)}, expected (N, d) with d >= 1: concatenate the clouds and "
+            "tell them apart by a batch vector."
+        )
+    if like is not None and (pos.shape[1] != like.shape[1] or pos.device != like.device):
+        raise ValueError(
+            f"{name} has d = {pos.shape[1]} on {pos.device}, pos has d = {like.shape[1]} on {like.device}: "
+            "targets and sources must live in one space and on one device."
+        )
+    finite = torch.isfinite(pos).all(1)
+    if not bool(finite.all()):
+        row = int((~finite).nonzero()[0])
+        raise ValueError(f"{name}[{row}] is not finite: NaN or infinite positions have no neighbours.")
+
+
+def _checked_batch(
+    name: str, batch: Tensor | None, length: int | None, device: torch.device | None
+) -> Tensor:
+    if batch is None:
+        return torch.zeros(length or 0, dtype=torch.int64, device=device)
+    integers = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+    if not isinstance(batch, Tensor) or batch.dtype not in integers:
+        kind = f"a tensor of {batch.dtype}" if isinstance(batch, Tensor) else type(batch).__name__
+        raise ValueError(f"{name} is {kind}, expected a tensor of integers: the cloud of each point.")
+    if batch.ndim != 1 or (length is not None and len(batch) != length):
+        wanted = "(N,)" if length is None else f"({length},)"
+        raise ValueError(f"{name} has shape {tuple(batch.shape)}, expected {wanted}: a cloud for each point.")
+    if device is not None and batch.device != device:
+        raise ValueError(f"{name} is on {batch.device}, the positions on {device}: move one of them.")
+    if len(batch) and int(batch.min()) < 0:
+        raise ValueError(f"{name} holds the index {int(batch.min())}, expected cloud indices >= 0.")
+    return batch.to(torch.int64)
+
+
+def _metric_factor(metric: Tensor, d: int) -> list[list[float]]:
+    """L with S = L Lᵀ, so that xᵀ S x = |Lᵀ x|²."""
+    s = torch.as_tensor(metric).detach().to("cpu", torch.float64)
+    if s.shape != (d, d):
+        raise ValueError(f"metric has shape {tuple(s.shape)}, expected ({d}, {d}) to go with pos.")
+    scale = float(s.abs().max())
+    if not math.isfinite(scale) or float((s - s.T).abs().max()) > 1e-6 * scale:
+        raise ValueError("metric is not finite and symmetric, expected the matrix S of the form xᵀ S x.")
+    low = float(torch.linalg.eigvalsh((s + s.T) / 2)[0])
+    if not low > 1e-14 * scale:
+        raise ValueError(
+            f"metric has the eigenvalue {low:.3g}, expected a positive-definite matrix: an indefinite form "
+            "(Lorentz, symplectic) has no nearest neighbours."
+        )
+    return torch.linalg.cholesky((s + s.T) / 2).tolist()
+
+
+def _euclidean(pos: Tensor, factor: list[list[float]] | None) -> Tensor:
+    """Lᵀ x in float64, as separate sums: a matrix product rounds differently on each device."""
+    x = pos.to(torch.float64)
+    if factor is None:
+        return x
+    columns = []
+    for c in range(x.shape[1]):
+        column = x[:, c] * factor[c][c]
+        for a in range(c + 1, x.shape[1]):
+            column = column + x[:, a] * factor[a][c]
+        columns.append(column)
+    return torch.stack(columns, 1)
