@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from ..errors import RepError
@@ -16,7 +18,7 @@ from .linear import Linear
 
 __all__ = ["PointConv"]
 
-CONTRACTIONS = ("auto", "node", "kernel")
+CONTRACTIONS = ("auto", "aggregate", "expand", "kernel")
 
 
 class PointConv(EquivariantModule):
@@ -29,10 +31,12 @@ class PointConv(EquivariantModule):
     Args:
         rep_in, rep_out: bound representations of the feature fields.
         edge_rep: representation of the edge attributes, or None.
-        contraction: "kernel" forms the kernel on every edge (the reference); "node" never does, and applies the weights
-            once per node: the same function and ``state_dict``; "auto" chooses, today always "node".
+        contraction: "kernel" forms the kernel on every edge (the reference); "aggregate" and "expand" never do, and apply
+            the weights once per node (:mod:`emkernel.ops.contract`): the same function and ``state_dict``; "auto" takes
+            the cheaper of the two for each pair of irreducibles.
         aggr: "sum" or "mean" over the neighbours; "max" or "min" where ``rep_out`` permutes components, which
             alone commutes with them.
+        neighbours: typical number of neighbours; a sum is divided by its square root, so that it keeps unit variance.
         self_interaction: include the term i = j.
         bias: learnable invariant offset (with the term i = j).
         backend: of the segment reductions, see :func:`emkernel.ops.segment.segment_reduce`.
@@ -52,7 +56,7 @@ class PointConv(EquivariantModule):
     """
 
     def __init__(self, rep_in: Rep, rep_out: Rep, edge_rep: Rep | None = None, *, contraction: str = "auto",
-                 aggr: str = "sum", self_interaction: bool = True, bias: bool = True, backend: str = "auto", **kernel):
+                 aggr: str = "sum", neighbours: float = 1.0, self_interaction: bool = True, bias: bool = True, backend: str = "auto", **kernel):
         super().__init__()
         check_rep(rep_in=rep_in, rep_out=rep_out, edge_rep=edge_rep)
         if contraction not in CONTRACTIONS:
@@ -64,7 +68,10 @@ class PointConv(EquivariantModule):
         if aggr in ("max", "min") and not _permutes(rep_out):
             raise RepError(f"aggr={aggr!r} does not commute with {rep_out}: a componentwise {aggr} is equivariant only where "
                            "the group permutes components; use 'sum' or 'mean'")
+        if not neighbours > 0:
+            raise ValueError(f"neighbours must be positive, got {neighbours}")
         self.rep_in, self.rep_out, self.edge_rep = rep_in, rep_out, edge_rep
+        self._scale = 1 / math.sqrt(neighbours) if aggr == "sum" else 1.0
         self.contraction, self.aggr, self.backend = contraction, aggr, backend
         self.kernel = ImplicitKernel(rep_in, rep_out, edge_rep, **kernel)
         self.self_term = Linear(rep_in, rep_out, bias=bias) if self_interaction else None
@@ -94,6 +101,8 @@ class PointConv(EquivariantModule):
             out = self._reference(x_source, edge_vec, edge_attr, graph)
         else:
             out = self._node_order(x_source, edge_vec, edge_attr, graph)
+        if self._scale != 1.0:
+            out = out * self._scale
         if self.self_term is not None and x_target is not None:
             out = out + self.self_term(x_target)
         return out
@@ -102,7 +111,7 @@ class PointConv(EquivariantModule):
         kernel, layout = self.kernel, self.kernel.layout_out
         blocks = node_order(kernel.hidden(edge_vec, edge_attr), kernel.layout_in.blocks(x), graph, kernel.triples,
                             kernel.couplings, kernel.folded, list(kernel.weight),
-                            [(r.size, m) for r, m in zip(layout.irreps, layout.copies)])
+                            [(r.size, m) for r, m in zip(layout.irreps, layout.copies)], self.contraction)
         out = layout.flat(blocks)
         return out / graph.degree.clamp(min=1).to(out.dtype)[:, None] if self.aggr == "mean" else out
 

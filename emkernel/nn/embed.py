@@ -8,14 +8,49 @@ import numpy as np
 import torch
 
 from ..matrix_group import MatrixGroup
-from ..rep import Rep
+from ..rep import Rep, SumRep
 from ..solver.irreps import Irrep, irrep_table
 from ..solver.polynomials import polynomials
 from ._module import EquivariantModule
 from .layout import Layout
 from .nonlinear import Invariants
 
-__all__ = ["EdgeEmbedding"]
+__all__ = ["EdgeEmbedding", "Harmonics"]
+
+
+class Harmonics(EquivariantModule):
+    """Y_k(v) for chosen degrees k: the equivariant polynomials of :mod:`emkernel.solver.polynomials` as features.
+
+    Even degrees do not see the sign of v, as suits a normal whose orientation means nothing.
+
+    Args:
+        group: the group.
+        degrees: which degrees, each at least 1.
+
+    Attributes:
+        rep: the representation of the result.
+
+    Shapes:
+        v (N, d) -> (N, rep.size)
+    """
+
+    def __init__(self, group: MatrixGroup, degrees: tuple[int, ...]):
+        super().__init__()
+        poly = polynomials(irrep_table(group), max(degrees))
+        self.degrees = tuple(sorted(k for k in degrees if k <= len(poly.steps)))
+        self.rep = SumRep(tuple((m, irrep) for k in self.degrees for irrep, m in poly.parts[k - 1]), group)
+        self._constant("basis", poly.basis)
+        for k, step in enumerate(poly.steps):
+            self._constant(f"step{k}", step)
+
+    def forward(self, v: torch.Tensor) -> torch.Tensor:
+        v = v @ self.basis.T
+        y, out = v.new_ones(v.shape[0], 1), []
+        for k in range(max(self.degrees)):
+            y = (y[:, :, None] * v[:, None, :]).flatten(1) @ getattr(self, f"step{k}").T
+            if k + 1 in self.degrees:
+                out.append(y)
+        return torch.cat(out, 1)
 
 
 class EdgeEmbedding(EquivariantModule):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -97,6 +97,11 @@ class Neighbours:
     @property
     def num_edges(self) -> int:
         return self.source.shape[0]
+
+    @property
+    def sorted(self) -> Neighbours:
+        """The same graph for edge attributes that have been through :meth:`sort` already, once for all layers."""
+        return replace(self, order=None)
 
     def sort(self, values: torch.Tensor) -> torch.Tensor:
         """Values (E, ...) of the user's edges, in the prepared order."""

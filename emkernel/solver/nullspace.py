@@ -213,12 +213,12 @@ def _emlp_available() -> bool:
 
 def _emlp_nullspace(triangle: np.ndarray) -> np.ndarray:
     """EMLP's orthonormal nullspace (n, r) of a square constraint, in float64 on the CPU."""
-    jax, orthogonal_complement = _emlp()
+    enable_x64, orthogonal_complement = _emlp()
     n = len(triangle)
     padded = int(2 ** np.ceil(np.log2(max(n, 8))))
     # an identity block forces the padded coordinates to zero
     square = scipy.linalg.block_diag(triangle, np.eye(padded - n))
-    with jax.enable_x64(True):
+    with enable_x64(True):
         Q = np.asarray(orthogonal_complement(square), dtype=np.float64)
     return Q[:n]
 
@@ -231,8 +231,12 @@ def _emlp():
     keep = os.environ.get("JAX_PLATFORMS")
     os.environ["JAX_PLATFORMS"] = "cpu"
     try:
-        import jax
         from emlp.reps.representation import orthogonal_complement
+
+        try:
+            from jax import enable_x64
+        except ImportError:  # jax before 0.8
+            from jax.experimental import enable_x64
     except ImportError as e:
         raise SolverError(f"the engine 'emlp' cannot be imported ({e}); install emlp and six, or use engine='numpy'") from e
     finally:
@@ -242,4 +246,4 @@ def _emlp():
             os.environ["JAX_PLATFORMS"] = keep
     if not _imported_in:
         _imported_in.append(os.getpid())
-    return jax, orthogonal_complement
+    return enable_x64, orthogonal_complement

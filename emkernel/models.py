@@ -1,0 +1,235 @@
+"""The reference networks: steerable point convolutions with gates and shortcuts, for molecules, shapes and particles."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from .batch import GraphBatch
+from .graph import knn_graph, radius_graph, random_subset
+from .matrix_group import MatrixGroup
+from .nn import BatchNorm, Gate, InvariantPool, Linear, PointConv
+from .nn._module import EquivariantModule, check_rep
+from .nn.bilinear import irrep_sum
+from .nn.embed import Harmonics
+from .ops.neighbours import Neighbours
+from .ops.segment import segment_reduce
+from .rep import Rep, Scalar, V
+from .solver.irreps import irrep_table
+from .solver.polynomials import polynomials
+
+__all__ = ["MoleculeNet", "ParticleNet", "ShapeNet", "SteerableBlock", "harmonic_rep"]
+
+
+def harmonic_rep(group: MatrixGroup, channels: int, degree: int) -> Rep:
+    """``channels`` copies of the trivial representation and of each irreducible in the polynomials up to ``degree``.
+
+    For O(3) these are scalars, vectors, ... up to spin ``degree`` with their natural parity.
+    """
+    table = irrep_table(group)
+    found = {0: table.trivial}
+    if degree:
+        for parts in polynomials(table, degree).parts:
+            found |= {irrep.index: irrep for irrep, _ in parts}
+    return irrep_sum(group, [(channels, found[i]) for i in sorted(found)])
+
+
+class SteerableBlock(EquivariantModule):
+    """x -> shortcut(x) + gate(norm(conv(x))): one residual steerable layer (paper, section 5.1).
+
+    Args:
+        rep_in, rep_out: bound representations of the fields.
+        edge_rep: representation of the edge attributes, or None.
+        norm: batch normalisation before the gate.
+        shortcut: add the input; through an equivariant linear map where the representations differ.
+        **conv: further arguments of :class:`PointConv`.
+
+    Shapes:
+        as :class:`PointConv`; with a pair (source, target) of x the shortcut is that of the target.
+    """
+
+    def __init__(self, rep_in: Rep, rep_out: Rep, edge_rep: Rep | None = None, *, norm: bool = True, shortcut: bool = True,
+                 **conv):
+        super().__init__()
+        check_rep(rep_in=rep_in, rep_out=rep_out, edge_rep=edge_rep)
+        self.rep_in, self.rep_out = rep_in, rep_out
+        self.conv = PointConv(rep_in, rep_out, edge_rep, **conv)
+        self.norm = BatchNorm(rep_out) if norm else None
+        self.gate = Gate(rep_out)
+        self.shortcut = None
+        if shortcut:
+            self.shortcut = nn.Identity() if rep_in == rep_out else Linear(rep_in, rep_out, bias=False)
+
+    def forward(self, x, pos, edge_index, edge_attr=None, size=None) -> torch.Tensor:
+        y = self.conv(x, pos, edge_index, edge_attr, size)
+        blocks = self.gate.layout.blocks(y)
+        if self.norm is not None:
+            blocks = self.norm.blocks(blocks)
+        y = self.gate.layout.flat(self.gate.blocks(blocks))
+        target = x[1] if isinstance(x, (tuple, list)) else x
+        return y if self.shortcut is None or target is None else y + self.shortcut(target)
+
+
+class MoleculeNet(EquivariantModule):
+    """A property of a molecule from its atoms, with bond and atom types in the kernel (paper, section 5.3).
+
+    Args:
+        group: a subgroup of O(3).
+        target: "dipole" reads off |Σ_i q_i (x_i - x̄) + v_i| with neutral charges q and atomic vectors v, the magnitude of
+            the dipole moment (charges in units of e·debye/(e·Å)); "sum" and "mean" pool an atomic invariant.
+        atoms: number of atom classes; ``batch.x["z"]`` holds the class of each atom.
+        bonds: number of bond classes in ``batch.edge_attr["bond"]``.
+        radius: join atoms closer than this (Å) instead of bonded ones; bonded pairs keep their class.
+        channels, degree, layers: size of the network; degree of the polynomials and highest irreducible kept.
+        **kernel: further arguments of the kernel (width, hidden, radial, ...).
+
+    Shapes:
+        GraphBatch of molecules -> (num_graphs,)
+    """
+
+    def __init__(self, group: MatrixGroup, *, target: str = "dipole", atoms: int = 5, bonds: int = 5,
+                 radius: float | None = None, channels: int = 32, degree: int = 1, layers: int = 4,
+                 neighbours: float | None = None, shift: float = 0.0, scale: float = 1.0, **kernel):
+        super().__init__()
+        if target not in ("dipole", "sum", "mean"):
+            raise ValueError(f"target must be 'dipole', 'sum' or 'mean', got {target!r}")
+        self.group, self.target, self.atoms, self.bonds, self.radius = group, target, atoms, bonds, radius
+        rep = harmonic_rep(group, channels, degree)
+        edge_rep = ((bonds + 2 * atoms) * Scalar)(group)
+        kernel = {"cutoff": radius or 2.0, "degree": max(degree, 1)} | kernel
+        self.embed = Linear((atoms * Scalar)(group), rep)
+        self.blocks = nn.ModuleList([
+            SteerableBlock(rep, rep, edge_rep, norm=False, neighbours=neighbours or (2.0 if radius is None else 12.0), **kernel)
+            for _ in range(layers)])
+        self.head = nn.Sequential(Linear(rep, (channels * Scalar)(group)), nn.SiLU(),
+                                  Linear((channels * Scalar)(group), Scalar(group)))
+        self.vector = Linear(rep, V(group)) if target == "dipole" else None
+        self.register_buffer("shift", torch.tensor(float(shift)))
+        self.register_buffer("scale", torch.tensor(float(scale)))
+
+    def graph(self, batch: GraphBatch) -> tuple[Neighbours, torch.Tensor]:
+        """The neighbours, and the bond class of each of their edges (0 where the atoms are not bonded)."""
+        n = len(batch.pos)
+        if self.radius is None:
+            edges, bond = batch.edge_index, batch.edge_attr["bond"]
+        else:
+            edges = radius_graph(batch.pos, self.radius, batch.batch)
+            keys, bonded = edges[1] * n + edges[0], batch.edge_index[1] * n + batch.edge_index[0]
+            order = torch.argsort(bonded)
+            at = torch.searchsorted(bonded[order], keys).clamp(max=max(len(bonded) - 1, 0))
+            hit = bonded[order][at] == keys
+            bond = torch.where(hit, batch.edge_attr["bond"][order][at], 0)
+        graph = Neighbours.of(edges, n)
+        return graph.sorted, graph.sort(bond)
+
+    def forward(self, batch: GraphBatch) -> torch.Tensor:
+        z, pos = batch.x["z"], batch.pos
+        graph, bond = self.graph(batch)
+        one_hot = nn.functional.one_hot
+        types = one_hot(z, self.atoms).to(pos.dtype)
+        attr = torch.cat([one_hot(bond, self.bonds).to(pos.dtype), types[graph.source], types[graph.target]], 1)
+        x = self.embed(types)
+        for block in self.blocks:
+            x = block(x, pos, graph, attr)
+        q = self.head(x)
+        if self.target != "dipole":
+            return segment_reduce(q, batch.batch, batch.num_graphs, self.target)[:, 0] * self.scale + self.shift
+        q = q - segment_reduce(q, batch.batch, batch.num_graphs, "mean")[batch.batch]
+        moment = segment_reduce(q * pos + self.vector(x), batch.batch, batch.num_graphs, "sum")
+        return torch.linalg.vector_norm(moment, dim=1) * self.scale
+
+
+class ShapeNet(EquivariantModule):
+    """The class of a point cloud: steerable convolutions with gradual random downsampling and k nearest neighbours at each
+    layer, then invariant pooling (paper, section 5.2).
+
+    Args:
+        group: a subgroup of O(3).
+        classes: number of classes.
+        channels: copies of each irreducible after each layer.
+        degree: highest irreducible kept, and degree of the kernel's polynomials.
+        points: points kept by each layer.
+        neighbours: k of each layer.
+        cutoffs: length scale of the edges of each layer; clouds have unit radius.
+        normals: use ``batch.x["normal"]``, through its polynomials of degree 2, blind to its sign.
+        dropout: of the classifier.
+        **kernel: further arguments of the kernel (width, hidden, radial, ...).
+
+    Shapes:
+        GraphBatch of point clouds -> (num_graphs, classes) logits
+    """
+
+    def __init__(self, group: MatrixGroup, classes: int, *, channels: tuple[int, ...] = (12, 16, 32), degree: int = 2,
+                 points: tuple[int, ...] = (256, 64, 24), neighbours: tuple[int, ...] = (24, 20, 24),
+                 cutoffs: tuple[float, ...] = (0.35, 0.7, 1.4), normals: bool = True, dropout: float = 0.3, **kernel):
+        super().__init__()
+        if not len(channels) == len(points) == len(neighbours) == len(cutoffs):
+            raise ValueError(f"channels, points, neighbours and cutoffs describe {len(channels)}, {len(points)}, "
+                             f"{len(neighbours)} and {len(cutoffs)} layers; expected one entry per layer in each")
+        self.group, self.points, self.neighbours = group, tuple(points), tuple(neighbours)
+        self.normal = Harmonics(group, (2,)) if normals else None
+        rep = Scalar(group) + self.normal.rep if normals else Scalar(group)
+        self.blocks = nn.ModuleList()
+        for m, k, cutoff in zip(channels, neighbours, cutoffs):
+            rep_out = harmonic_rep(group, m, degree)
+            options = {"degree": max(degree, 1), "width": 6, "hidden": 48, "radial": 12} | kernel
+            self.blocks.append(SteerableBlock(rep, rep_out, shortcut=len(self.blocks) > 0, aggr="sum", neighbours=k,
+                                              cutoff=cutoff, **options))
+            rep = rep_out
+        self.pool = InvariantPool(rep)
+        self.head = nn.Sequential(nn.Linear(self.pool.size, 256), nn.BatchNorm1d(256), nn.SiLU(), nn.Dropout(dropout),
+                                  nn.Linear(256, classes))
+
+    def forward(self, batch: GraphBatch) -> torch.Tensor:
+        pos, index = batch.pos, batch.batch
+        x = pos.new_ones(len(pos), 1)
+        if self.normal is not None:
+            x = torch.cat([x, self.normal(batch.x["normal"])], 1)
+        for block, m, k in zip(self.blocks, self.points, self.neighbours):
+            # evaluation keeps the same points every time
+            seed = None if self.training else torch.Generator().manual_seed(0)
+            keep = random_subset(index, m, generator=seed)
+            centre, owner = pos[keep], index[keep]
+            edges = knn_graph(pos, k, index, query=centre, query_batch=owner)
+            x = block((x, x[keep]), (pos, centre), edges)
+            pos, index = centre, owner
+        return self.head(self.pool(x, index, batch.num_graphs))
+
+
+class ParticleNet(EquivariantModule):
+    """The displacement of each particle from positions, velocities and charges (N-body), with the relative velocity, a
+    steerable attribute, and the charges in the kernel (paper, section 3.3).
+
+    Args:
+        group: a group acting on the positions.
+        channels, degree, layers: size of the network; degree of the polynomials and highest irreducible kept.
+        neighbours: typical number of other particles.
+        scale: typical size of the target; the output is multiplied by it.
+        **kernel: further arguments of the kernel (width, hidden, cutoff, ...).
+
+    Shapes:
+        GraphBatch with x["vel"] (N, d), x["charge"] (N, 1) -> (N, d)
+    """
+
+    def __init__(self, group: MatrixGroup, *, channels: int = 16, degree: int = 1, layers: int = 3,
+                 neighbours: float = 4.0, scale: float = 1.0, **kernel):
+        super().__init__()
+        self.group = group
+        rep = harmonic_rep(group, channels, degree)
+        edge_rep = (2 * Scalar + V)(group)
+        kernel = {"cutoff": 4.0, "degree": max(degree, 1)} | kernel
+        self.embed = Linear((Scalar + V)(group), rep)
+        self.blocks = nn.ModuleList([
+            SteerableBlock(rep, rep, edge_rep, norm=False, neighbours=neighbours, **kernel) for _ in range(layers)])
+        self.out = Linear(rep, V(group))
+        self.register_buffer("scale", torch.tensor(float(scale)))
+
+    def forward(self, batch: GraphBatch) -> torch.Tensor:
+        pos, vel, charge = batch.pos, batch.x["vel"], batch.x["charge"]
+        graph = Neighbours.of(batch.edge_index, len(pos)).sorted
+        i, j = graph.target, graph.source
+        attr = torch.cat([charge[i] * charge[j], charge[j], vel[i] - vel[j]], 1)
+        x = self.embed(torch.cat([charge, vel], 1))
+        for block in self.blocks:
+            x = block(x, pos, graph, attr)
+        return self.out(x) * self.scale
