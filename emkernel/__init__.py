@@ -10,6 +10,8 @@ Welling, Wilson, "A Practical Method for Constructing Equivariant Multilayer Per
 from importlib import import_module
 
 from . import nn
+from .batch import GraphBatch
+from .checks import check_equivariance, check_group, check_rep, equivariance_error
 from .errors import DataError, GroupError, RepError, SolverError
 from .graph import knn_graph, radius_graph
 from .matrix_group import GroupElement, MatrixGroup
@@ -21,11 +23,12 @@ from .solver.irreps import Irrep, irreps
 __version__ = "0.1.0"
 
 __all__ = [
-    "DataError", "GivenRep", "GroupElement", "GroupError", "Irrep", "MatrixGroup", "Neighbours", "Rep", "RepError",
-    "Scalar", "SolverError", "T", "V", "equivariant_basis", "groups", "irreps", "knn_graph", "nn", "radius_graph",
+    "DataError", "GivenRep", "GraphBatch", "GroupElement", "GroupError", "Irrep", "MatrixGroup", "Neighbours", "Rep",
+    "RepError", "Scalar", "SolverError", "T", "V", "check_equivariance", "check_group", "check_rep", "data",
+    "equivariance_error", "equivariant_basis", "groups", "irreps", "knn_graph", "models", "nn", "radius_graph", "testing",
 ]
 
-_LAZY = {"groups": "groups", "data": "data", "models": "models", "plots": "plots", "train": "train"}
+_LAZY = ("data", "groups", "models", "testing")
 
 
 def __getattr__(name: str):

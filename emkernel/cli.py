@@ -1,0 +1,149 @@
+"""The command line: ``emkernel groups``, ``emkernel check``, ``emkernel train``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import logging
+import sys
+from pathlib import Path
+
+from . import __version__
+from .errors import DataError, GroupError, RepError, SolverError
+from .matrix_group import MatrixGroup
+
+__all__ = ["load_group", "main"]
+
+
+def load_group(spec: str) -> MatrixGroup:
+    """A group from a catalogue name ("O3", "C(7)") or from "file.py:NAME", a MatrixGroup or a function that returns one.
+
+    Raises:
+        GroupError: no such name, file or object, or not a group.
+    """
+    if ".py" not in spec:
+        from . import groups
+
+        return groups.get(spec)
+    where, _, name = spec.partition(":")
+    path = Path(where)
+    if not path.is_file():
+        raise GroupError(f"{where} is not a file; expected my_group.py:NAME or the name of a catalogue group")
+    module_spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    found = {k: v for k, v in vars(module).items() if isinstance(v, MatrixGroup)}
+    if not name and len(found) == 1:
+        return next(iter(found.values()))
+    if not name or not hasattr(module, name):
+        raise GroupError(f"{where} defines the groups {sorted(found) or 'none'}; say which one: {where}:NAME")
+    group = getattr(module, name)
+    group = group() if callable(group) and not isinstance(group, MatrixGroup) else group
+    if not isinstance(group, MatrixGroup):
+        raise GroupError(f"{spec} is a {type(group).__name__}, expected a MatrixGroup or a function that returns one")
+    return group
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="emkernel", formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Steerable point convolutions for any matrix group given by its generators.",
+        epilog="examples:\n  emkernel groups\n  emkernel check my_group.py:G\n  emkernel train nbody --group O2z\n"
+               "  emkernel train qm9 --group O3 --root data/qm9 --epochs 40")
+    parser.add_argument("--version", action="version", version=f"emkernel {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{groups,check,train}")
+    commands.add_parser("groups", help="list the catalogue")
+    check = commands.add_parser("check", help="check a group: generators, irreducibles, couplings, equivariance")
+    check.add_argument("group", help="catalogue name, or my_group.py:NAME")
+    check.add_argument("--degree", type=int, default=2, help="highest tensor power of V that is split (default 2)")
+    run = commands.add_parser(
+        "train", help="train a reference model", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    run.add_argument("task", choices=("nbody", "qm9", "modelnet"))
+    run.add_argument("--group", default=None, help="catalogue name, or my_group.py:NAME (nbody: O2z, otherwise O3)")
+    run.add_argument("--root", help="file or folder of the data (not for nbody)")
+    run.add_argument("--out", help="folder of the run (default runs/TASK-GROUP)")
+    run.add_argument("--resume", action="store_true", help="continue the run in --out from its last checkpoint")
+    run.add_argument("--target", default="mu", help="property of QM9")
+    run.add_argument("--field", default="electric", choices=("electric", "magnetic", "none"), help="of nbody, along z")
+    run.add_argument("--rotations", default="so3", choices=("so3", "z", "none"), help="of modelnet, random")
+    for name, kind, text in (("epochs", int, "passes over the training data"), ("batch-size", int, "items per step"),
+                             ("lr", float, "highest learning rate"), ("n-train", int, "use so many training items"),
+                             ("average", float, "decay of the moving average of the weights, 0 for none")):
+        run.add_argument(f"--{name}", type=kind, help=text)
+    run.add_argument("--seed", type=int, default=0)
+    for name, kind, text in (("channels", _integers, "copies of each irreducible; modelnet: a,b,c per layer"),
+                             ("degree", int, "highest irreducible kept"), ("layers", int, "convolutions (nbody, qm9)"),
+                             ("width", int, "hidden channels of the kernel"), ("hidden", int, "width of its MLP"),
+                             ("radius", float, "of qm9: join atoms closer than this, in angstrom, not bonded ones")):
+        run.add_argument(f"--{name}", type=kind, help=text)
+    run.add_argument("--max-time", help="stop after DD:HH:MM:SS")
+    run.add_argument("--accelerator", default="auto")
+    run.add_argument("--devices", default="auto")
+    run.add_argument("--precision", default="32-true")
+    run.add_argument("--no-progress", action="store_true")
+    return parser
+
+
+def _integers(text: str):
+    numbers = tuple(int(part) for part in text.split(","))
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def _groups() -> int:
+    from . import groups
+
+    print(f"{'name':10} {'d':>3} {'order':>8}  generators")
+    for name, make in groups.catalogue().items():
+        G = make()
+        order = "infinite" if G.order is None else G.order
+        print(f"{name:10} {G.d:>3} {order:>8}  {len(G.discrete_generators)} discrete, {len(G.lie_algebra)} Lie algebra")
+    return 0
+
+
+def _check(args) -> int:
+    from .checks import check_group
+
+    report = check_group(load_group(args.group), degree=args.degree)
+    print(report)
+    return 0 if report.passed else 1
+
+
+def _train(args) -> int:
+    from .train import TASKS, RunConfig, train
+
+    group = load_group(args.group or ("O2z" if args.task == "nbody" else "O3"))
+    given = {name: getattr(args, name) for name in ("epochs", "batch_size", "lr", "n_train", "average")}
+    model = {name: getattr(args, name) for name in ("channels", "degree", "layers", "width", "hidden", "radius")}
+    if args.task == "modelnet" and model["layers"] is not None:
+        raise ValueError("--layers does not apply to modelnet: --channels a,b,c gives one number per layer")
+    config = RunConfig(
+        args.task, root=args.root, target=args.target, field=args.field, rotations=args.rotations, seed=args.seed,
+        model={k: v for k, v in model.items() if v is not None},
+        **(TASKS[args.task].defaults | {k: v for k, v in given.items() if v is not None}))
+    out = Path(args.out or f"runs/{args.task}-{group.name}")
+    trainer = {"accelerator": args.accelerator, "devices": args.devices, "precision": args.precision}
+    if args.max_time:
+        trainer["max_time"] = args.max_time
+    results = train(group, config, out, resume=args.resume, progress=not args.no_progress, **trainer)
+    print(f"{results['metric']} {results['value']:.4f} {results['unit']} on validation (best {results['best']:.4f}, without "
+          f"looking at the structure {results['baseline']:.4f}) after {results['epochs']} epochs, "
+          f"{results['seconds_training']:.0f} s; {out}/results.json")
+    if results["interrupted"]:
+        print(f"interrupted; continue with --resume --out {out}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0 done, 1 a check failed, 2 wrong input."""
+    logging.basicConfig(format="%(message)s")
+    args = _parser().parse_args(argv)
+    try:
+        return {"groups": lambda _: _groups(), "check": _check, "train": _train}[args.command](args)
+    except (GroupError, RepError, DataError, SolverError, ValueError, OSError, ImportError) as e:
+        print(f"emkernel: {type(e).__name__}: {e}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,331 @@
+"""Training of the reference models, on Lightning: progress, validation, checkpoints, resume, results.
+
+A run lives in one folder: ``config.json`` (what was asked), ``checkpoints/last.ckpt`` and the best one,
+``metrics.csv`` (each epoch), ``results.json`` (written whole at the end).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from .batch import GraphBatch
+from .data.ragged import as_is
+from .errors import DataError, GroupError
+from .matrix_group import MatrixGroup
+from .models import MoleculeNet, ParticleNet, ShapeNet
+
+__all__ = ["RunConfig", "TASKS", "random_rotations", "train"]
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What a training run is asked to do.
+
+    Attributes:
+        task: "nbody", "qm9" or "modelnet".
+        root: file or folder of the data; none for nbody.
+        target: property of QM9.
+        epochs, batch_size, lr, weight_decay, clip: the optimisation (AdamW, linear warm-up, cosine to zero).
+        seed: of initialisation, data order and augmentation.
+        field: of nbody, "electric", "magnetic" or "none".
+        n_train: use only so many training items.
+        rotations: of modelnet, in training and validation: "so3", "z" or "none".
+        model: arguments of the network, such as channels, degree, layers.
+        average: decay of the exponential moving average of the weights that is validated; 0 for none.
+    """
+
+    task: str
+    root: str | None = None
+    target: str = "mu"
+    epochs: int = 30
+    batch_size: int = 64
+    lr: float = 2e-3
+    weight_decay: float = 1e-5
+    clip: float = 10.0
+    seed: int = 0
+    field: str = "electric"
+    n_train: int | None = None
+    rotations: str = "so3"
+    average: float = 0.0
+    model: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One learning problem: its data, network, loss and validation metric.
+
+    Attributes:
+        defaults: of the RunConfig.
+        load: RunConfig -> data sets by split.
+        build: (group, RunConfig, training set) -> network.
+        loss: (prediction, batch) -> scalar to minimise.
+        error: (prediction, batch) -> (sum, count) of the validation metric.
+        metric, unit: name and unit of the metric.
+        higher: whether more of it is better.
+        augment: (batch, training, seed) -> batch.
+    """
+
+    defaults: dict[str, Any]
+    load: Callable[[RunConfig], dict]
+    build: Callable[[MatrixGroup, RunConfig, Any], nn.Module]
+    loss: Callable[[torch.Tensor, GraphBatch], torch.Tensor]
+    error: Callable[[torch.Tensor, GraphBatch], tuple[torch.Tensor, int]]
+    metric: str
+    unit: str = ""
+    higher: bool = False
+    augment: Callable[[GraphBatch, RunConfig, int | None], GraphBatch] = lambda batch, config, seed: batch
+
+
+# ---- the tasks --------------------------------------------------------------------------------------------------
+
+
+def random_rotations(n: int, kind: str = "so3", generator: torch.Generator | None = None) -> torch.Tensor:
+    """(n, 3, 3) rotations, uniform in SO(3) (from unit quaternions) or about the z axis."""
+    if kind == "z":
+        t = 2 * torch.pi * torch.rand(n, generator=generator)
+        zero, one = torch.zeros(n), torch.ones(n)
+        return torch.stack([t.cos(), -t.sin(), zero, t.sin(), t.cos(), zero, zero, zero, one], 1).reshape(n, 3, 3)
+    if kind != "so3":
+        raise ValueError(f"rotations must be 'so3', 'z' or 'none', got {kind!r}")
+    q = torch.randn(n, 4, generator=generator)
+    w, x, y, z = (q / q.norm(dim=1, keepdim=True)).unbind(1)
+    rows = [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
+            2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+            2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)]
+    return torch.stack(rows, 1).reshape(n, 3, 3)
+
+
+def _augment_shapes(batch: GraphBatch, config: RunConfig, seed: int | None) -> GraphBatch:
+    """Random rotations always (fixed ones in validation, where a seed is given); scale and jitter in training."""
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    pos, x = batch.pos, batch.x
+    if config.rotations != "none":
+        R = random_rotations(batch.num_graphs, config.rotations, generator).to(pos)[batch.batch]
+        pos = torch.einsum("nij,nj->ni", R, pos)
+        x = {name: torch.einsum("nij,nj->ni", R, v) for name, v in x.items()}
+    if seed is None:
+        scale = 0.85 + 0.3 * torch.rand(batch.num_graphs, 1, device=pos.device, dtype=pos.dtype)
+        pos = pos * scale[batch.batch] + 0.005 * torch.randn_like(pos)
+    return replace(batch, pos=pos, x=x)
+
+
+def _needs_root(config: RunConfig) -> str:
+    if config.root is None:
+        raise DataError(f"{config.task} needs --root: the file or folder that holds the data")
+    return config.root
+
+
+def _load_nbody(config: RunConfig) -> dict:
+    from .data.nbody import load_nbody
+
+    return load_nbody(seed=config.seed, field=config.field)
+
+
+def _load_qm9(config: RunConfig) -> dict:
+    from .data.qm9 import load_qm9
+
+    return load_qm9(_needs_root(config), config.target, seed=config.seed)
+
+
+def _load_modelnet(config: RunConfig) -> dict:
+    from .data.modelnet import load_modelnet
+
+    return load_modelnet(_needs_root(config), seed=config.seed)
+
+
+def _build_molecules(group: MatrixGroup, config: RunConfig, data) -> nn.Module:
+    if config.target == "mu":
+        return MoleculeNet(group, **{"target": "dipole"} | config.model)
+    y = torch.as_tensor(data.y, dtype=torch.float64)
+    return MoleculeNet(group, **{"target": "mean", "shift": float(y.mean()), "scale": float(y.std())} | config.model)
+
+
+def _mean_distance(prediction: torch.Tensor, batch: GraphBatch):
+    return (prediction - batch.y).norm(dim=1).sum(), len(batch.y)
+
+
+TASKS: dict[str, Task] = {
+    "nbody": Task(
+        defaults={"epochs": 30, "batch_size": 64, "lr": 3e-3},
+        load=_load_nbody,
+        build=lambda group, config, data: ParticleNet(group, **{"scale": float(data.y.std())} | config.model),
+        loss=lambda prediction, batch: (prediction - batch.y).square().mean(),
+        error=_mean_distance, metric="distance", unit="length"),
+    "qm9": Task(
+        defaults={"epochs": 30, "batch_size": 64, "lr": 2e-3},
+        load=_load_qm9, build=_build_molecules,
+        loss=lambda prediction, batch: (prediction - batch.y).abs().mean(),
+        error=lambda prediction, batch: ((prediction - batch.y).abs().sum(), len(batch.y)), metric="mae"),
+    "modelnet": Task(
+        defaults={"epochs": 40, "batch_size": 16, "lr": 3e-3, "weight_decay": 1e-2, "clip": 5.0},
+        load=_load_modelnet,
+        build=lambda group, config, data: ShapeNet(
+            group, len(data.classes), **{"normals": data.normal is not None} | config.model),
+        loss=lambda prediction, batch: nn.functional.cross_entropy(prediction, batch.y, label_smoothing=0.1),
+        error=lambda prediction, batch: ((prediction.argmax(1) == batch.y).sum(), len(batch.y)), metric="accuracy",
+        higher=True, augment=_augment_shapes),
+}
+
+
+# ---- the run ----------------------------------------------------------------------------------------------------
+
+
+def _lightning():
+    try:
+        import lightning.pytorch as pl
+    except ImportError as e:
+        raise ImportError("training needs Lightning: pip install 'emkernel[train]'") from e
+    return pl
+
+
+def _module(pl, group: MatrixGroup, config: RunConfig, network: nn.Module, steps: int):
+    task = TASKS[config.task]
+
+    class Training(pl.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.network = network
+
+        def training_step(self, batch, _):
+            batch = task.augment(batch, config, None)
+            loss = task.loss(self.network(batch), batch)
+            self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=batch.num_graphs)
+            return loss
+
+        def validation_step(self, batch, index):
+            batch = task.augment(batch, config, 10_000 + index)
+            total, count = task.error(self.network(batch), batch)
+            self.log(task.metric, total.double().float() / count, prog_bar=True, batch_size=count, sync_dist=True)
+
+        test_step = validation_step
+
+        def configure_optimizers(self):
+            optimiser = torch.optim.AdamW(self.parameters(), config.lr, weight_decay=config.weight_decay)
+            warm = max(1, min(100, steps // 20))
+
+            def rate(step: int) -> float:
+                cosine = 0.5 * (1 + torch.cos(torch.tensor(torch.pi * min(step / max(steps, 1), 1.0))).item())
+                return min(1.0, (step + 1) / warm) * cosine + 1e-4
+
+            schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
+            return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+        def on_save_checkpoint(self, checkpoint):
+            checkpoint["emkernel"] = {"group": group.digest, "group_name": group.name, "config": asdict(config)}
+
+        def on_load_checkpoint(self, checkpoint):
+            kept = checkpoint.get("emkernel", {})
+            if kept.get("group") != group.digest:
+                raise GroupError(f"the checkpoint was trained with the group {kept.get('group_name')}, not with "
+                                 f"{group.name}: their generators differ")
+
+    return Training()
+
+
+def train(group: MatrixGroup, config: RunConfig, out: str | os.PathLike, *, resume: bool = False, progress: bool = True,
+          callbacks: tuple = (), **trainer) -> dict[str, Any]:
+    """Train the reference network of a task for a group, and return what stands in ``results.json``.
+
+    Args:
+        group: symmetry of the network.
+        config: what to do.
+        out: folder of the run; made if needed.
+        resume: continue from the last checkpoint in ``out``.
+        progress: show a progress bar.
+        callbacks: further Lightning callbacks.
+        **trainer: further arguments of Lightning's Trainer (accelerator, devices, precision, max_time, ...).
+
+    Raises:
+        DataError: the data cannot be read.
+        GroupError: a checkpoint of another group.
+        FileExistsError: ``out`` holds a run and ``resume`` is false.
+        FileNotFoundError: ``resume`` and there is no checkpoint in ``out``.
+        ImportError: Lightning is not installed.
+    """
+    if config.task not in TASKS:
+        raise ValueError(f"task must be one of {sorted(TASKS)}, got {config.task!r}")
+    pl = _lightning()
+    out = Path(out)
+    task = TASKS[config.task]
+    last = out / "checkpoints" / "last.ckpt"
+    if resume and not last.exists():
+        raise FileNotFoundError(f"nothing to resume: {last} does not exist")
+    if not resume and (out / "config.json").exists():
+        raise FileExistsError(f"{out} holds a run already: resume it, or choose another folder")
+    data = task.load(config)
+    training = data["train"]
+    pl.seed_everything(config.seed, verbose=False)
+    started = time.time()
+    network = task.build(group, config, training)
+    built = time.time() - started
+    items = len(training) if config.n_train is None else min(config.n_train, len(training))
+    subset = training if items == len(training) else torch.utils.data.Subset(training, range(items))
+    order = torch.Generator().manual_seed(config.seed)
+    loaders = [
+        torch.utils.data.DataLoader(subset, config.batch_size, shuffle=True, drop_last=items >= config.batch_size,
+                                    collate_fn=as_is, generator=order),
+        torch.utils.data.DataLoader(data["val"], 4 * config.batch_size, collate_fn=as_is)]
+    module = _module(pl, group, config, network, steps=config.epochs * len(loaders[0]))
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "config.json", {"group": group.name, "group_digest": group.digest, **asdict(config)})
+    best = pl.callbacks.ModelCheckpoint(
+        out / "checkpoints", "best", monitor=task.metric, mode="max" if task.higher else "min", save_last=True,
+        enable_version_counter=False)
+    watch = [best, *callbacks]
+    if config.average:
+        watch.append(pl.callbacks.EMAWeightAveraging(config.average))
+    if progress:
+        watch.append(pl.callbacks.TQDMProgressBar(refresh_rate=10))
+    runner = pl.Trainer(**{
+        "max_epochs": config.epochs, "default_root_dir": out, "callbacks": watch, "enable_progress_bar": progress,
+        "enable_model_summary": False, "gradient_clip_val": config.clip, "num_sanity_val_steps": 0, "log_every_n_steps": 20,
+        "logger": pl.loggers.CSVLogger(out, name="", version="")} | trainer)
+    began = time.time()
+    runner.fit(module, *loaders, ckpt_path=str(last) if resume else None, **_trusting(runner))
+    seconds = time.time() - began
+    results = {
+        "task": config.task, "group": group.name, "metric": task.metric, "unit": task.unit,
+        "value": float(runner.callback_metrics.get(task.metric, float("nan"))),
+        "best": float(best.best_model_score) if best.best_model_score is not None else float("nan"),
+        "epochs": runner.current_epoch, "seconds_training": seconds, "seconds_building": built,
+        "parameters": sum(p.numel() for p in network.parameters()), "training_items": items,
+        "interrupted": bool(runner.interrupted), "checkpoint": best.best_model_path, **_baseline(config, data)}
+    write_json(out / "results.json", results)
+    return results
+
+
+def _trusting(runner) -> dict:
+    """Checkpoints of this run's own folder hold plain containers and tensors; recent Lightning asks which loader to use."""
+    import inspect
+
+    return {"weights_only": True} if "weights_only" in inspect.signature(runner.fit).parameters else {}
+
+
+def _baseline(config: RunConfig, data) -> dict[str, float]:
+    """The metric of a predictor that does not look at the structure."""
+    train, val = data["train"], data["val"]
+    if config.task == "nbody":
+        return {"baseline": float(torch.as_tensor(val.y).norm(dim=1).mean())}
+    if config.task == "qm9":
+        y, z = torch.as_tensor(train.y), torch.as_tensor(val.y)
+        return {"baseline": float((z - y.median()).abs().mean())}
+    label = torch.as_tensor(train.label)
+    return {"baseline": float((torch.as_tensor(val.label) == label.bincount().argmax()).float().mean())}
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write a JSON file whole or not at all."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False) as f:
+        json.dump(content, f, indent=2)
+        f.write("\n")
+    os.replace(f.name, path)
