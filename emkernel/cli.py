@@ -8,7 +8,8 @@ import logging
 import sys
 from pathlib import Path
 
-from . import __version__
+import emkernel
+
 from .errors import DataError, GroupError, RepError, SolverError
 from .matrix_group import MatrixGroup
 
@@ -22,9 +23,7 @@ def load_group(spec: str) -> MatrixGroup:
         GroupError: no such name, file or object, or not a group.
     """
     if ".py" not in spec:
-        from . import groups
-
-        return groups.get(spec)
+        return emkernel.groups.get(spec)
     where, _, name = spec.partition(":")
     path = Path(where)
     if not path.is_file():
@@ -50,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Steerable point convolutions for any matrix group given by its generators.",
         epilog="examples:\n  emkernel groups\n  emkernel check my_group.py:G\n  emkernel train nbody --group O2z\n"
                "  emkernel train qm9 --group O3 --root data/qm9 --epochs 40")
-    parser.add_argument("--version", action="version", version=f"emkernel {__version__}")
+    parser.add_argument("--version", action="version", version=f"emkernel {emkernel.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="{groups,check,train}")
     commands.add_parser("groups", help="list the catalogue")
     check = commands.add_parser("check", help="check a group: generators, irreducibles, couplings, equivariance")
@@ -90,10 +89,8 @@ def _integers(text: str):
 
 
 def _groups() -> int:
-    from . import groups
-
     print(f"{'name':10} {'d':>3} {'order':>8}  generators")
-    for name, make in groups.catalogue().items():
+    for name, make in emkernel.groups.catalogue().items():
         G = make()
         order = "infinite" if G.order is None else G.order
         print(f"{name:10} {G.d:>3} {order:>8}  {len(G.discrete_generators)} discrete, {len(G.lie_algebra)} Lie algebra")

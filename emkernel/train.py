@@ -6,12 +6,13 @@ A run lives in one folder: ``config.json`` (what was asked), ``checkpoints/last.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ class RunConfig:
     n_train: int | None = None
     rotations: str = "so3"
     average: float = 0.0
-    model: dict[str, Any] = field(default_factory=dict)
+    model: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
