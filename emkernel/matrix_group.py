@@ -275,7 +275,7 @@ class MatrixGroup:
 
     @cached_property
     def _rates(self) -> np.ndarray:
-        """How far each A_k is followed when sampling: a full turn if it rotates, a rapidity near 1/4 if not."""
+        """How far each A_k is followed when sampling: a full turn if it rotates, a rapidity near 1/8 if not."""
         rates = []
         for a in self.lie_algebra:
             spectrum = np.linalg.eigvals(a)
@@ -283,14 +283,14 @@ class MatrixGroup:
             if norm == 0:
                 rates.append(0.0)
             elif radius < 1e-6 * norm:
-                rates.append(0.4 / norm)
+                rates.append(0.12 / norm)
             else:
                 rotates = np.abs(spectrum.real).max() < 1e-9 * norm
-                rates.append((np.pi if rotates else 0.25) / radius)
+                rates.append((np.pi if rotates else 0.12) / radius)
         return np.array(rates) / np.sqrt(max(1, len(rates) / 3))
 
     def sample(self, n: int, generator: torch.Generator | np.random.Generator | int | None = None) -> GroupElement:
-        """n group elements as random words; rotations by any angle, boosts by a rapidity of order one.
+        """n group elements as random words; rotations by any angle, boosts and shears by a fraction of one.
 
         Args:
             n: how many.
