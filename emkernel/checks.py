@@ -331,17 +331,19 @@ def _undisturbed() -> Iterator[None]:
 # ---- equivariance of a module -----------------------------------------------------------------------------------
 
 
-def check_equivariance(module: Callable, args: Sequence | None = None, reps_in: Sequence | None = None, rep_out=None, *,
-                       n: int = 4, tol: float | Mapping[torch.dtype, float] | None = None) -> EquivarianceReport:
-    """:func:`equivariance_error` of copies of a module in float64 and float32.
+def check_equivariance(module: Callable, args: Sequence | None = None, reps_in: Sequence | None = None,
+                       rep_out=None, *, n: int = 4,
+                       tol: float | Mapping[torch.dtype, float] | None = None) -> EquivarianceReport:
+    """:func:`equivariance_error` of copies of a module in float64 and float32; of a function as it is.
 
     Args:
         module: a layer that declares its representations (``rep_in``, ``rep_out``), a module with a method
-            ``equivariance_example(generator) -> (args, reps_in, rep_out)``, or any function with all three given.
+            ``equivariance_example(generator) -> (args, reps_in, rep_out)``, or any callable with these given.
         args: its arguments; by default random features, on a random graph with a loop and an isolated node.
         reps_in, rep_out: as for :func:`equivariance_error`; by default what the module declares.
         n: sampled group elements.
-        tol: largest error, or one for each dtype to check; by default 1e-10 in float64 and 1e-5 in float32.
+        tol: largest error, by default 1e-10 in float64 and 1e-5 in float32 (for a module it is never less there); or
+            one for each dtype to check.
 
     Raises:
         TypeError: the module does not say what it maps, and nor does the call.
@@ -349,9 +351,6 @@ def check_equivariance(module: Callable, args: Sequence | None = None, reps_in: 
     Example:
         >>> print(check_equivariance(PointConv(V(G), V(G))))
     """
-    if not isinstance(tol, Mapping):
-        tol = {d: max(tol or 0, TOLERANCE[d]) if d != torch.float64 or tol is None else tol
-               for d in (torch.float64, torch.float32)}
     generator = torch.Generator().manual_seed(SEED)
     if reps_in is None:
         example = _example(module, generator)
@@ -359,14 +358,25 @@ def check_equivariance(module: Callable, args: Sequence | None = None, reps_in: 
     elif args is None:
         args = [None if r is None else _draw(6, r, generator) for r in reps_in]
     group = _group_of(args, reps_in, rep_out)
+    if not isinstance(tol, Mapping):
+        dtype = torch.float64 if isinstance(module, nn.Module) else dtype_of(args)
+        tol = {dtype: TOLERANCE[dtype] if tol is None else tol}
+        if isinstance(module, nn.Module):
+            tol[torch.float32] = max(tol[dtype], TOLERANCE[torch.float32])
     checks, warnings = [], []
     for dtype, allowed in tol.items():
         fn = copy.deepcopy(module).to(dtype) if isinstance(module, nn.Module) else module
-        problem = (_Flattened(fn) if isinstance(module, ImplicitKernel) else fn, _cast(args, dtype), reps_in, rep_out)
-        check, notes = _equivariance(problem, n, None, allowed, dtype)
-        checks.append(check)
-        warnings += [w for w in notes if w not in warnings]
+        fn = _Flattened(fn) if isinstance(module, ImplicitKernel) else fn
+        report = report_equivariance(fn, _cast(args, dtype), reps_in, rep_out, n=n, tol=allowed, dtype=dtype)
+        checks += report.checks
+        warnings += [w for w in report.warnings if w not in warnings]
     return EquivarianceReport(f"{_name(module)} under {group.name}", tuple(checks), tuple(warnings))
+
+
+def dtype_of(args: Sequence) -> torch.dtype:
+    """The least precise floating dtype among the arguments."""
+    found = {a.dtype for a in _flat(args) if isinstance(a, torch.Tensor) and a.is_floating_point()}
+    return max(found & set(TOLERANCE), key=TOLERANCE.__getitem__, default=torch.float64)
 
 
 class _Flattened(nn.Module):
@@ -380,30 +390,30 @@ class _Flattened(nn.Module):
         return self.kernel(*args).flatten(-2)
 
 
-def _equivariance(problem: tuple, n: int, generator, tol: float, dtype: torch.dtype) -> tuple[Check, list[str]]:
-    fn, args, reps_in, rep_out = problem
-    elements = _elements(_group_of(args, reps_in, rep_out), n, generator)
+def report_equivariance(fn: Callable, args: Sequence, reps_in: Sequence, rep_out, *, n: int, tol: float,
+                        dtype: torch.dtype, generator=None) -> EquivarianceReport:
+    """One line on :func:`equivariance_error`, with where it is worst and what would make it small."""
+    group = _group_of(args, reps_in, rep_out)
+    elements = _elements(group, n, generator)
     trials = _trials(fn, args, reps_in, rep_out, elements)
-    worst = max(trials, key=lambda t: t.error)
-    check = Check(f"equivariant in {str(dtype).removeprefix('torch.')}", worst.error, tol,
-                  ", ".join(filter(None, (f"worst at {worst.element}", worst.place))), dtype)
-    size = max(t.size for t in trials)
+    worst, size = max(trials, key=lambda t: t.error), max(t.size for t in trials)
+    note = f"worst at {worst.element}" + (f", {worst.place}" if worst.place else "")
+    check = Check(f"equivariant in {str(dtype).removeprefix('torch.')}", worst.error, tol, note, dtype)
     warnings = []
     if not check.passed:
         bad = list(dict.fromkeys(t.element for t in trials if not t.error <= tol))
-        good = list(dict.fromkeys(t.element for t in trials if t.element not in bad))
+        good = [name for name, _ in elements if name not in bad]
         warnings.append(f"violated at {', '.join(bad)}" + (f"; not at {', '.join(good)}" if good else ""))
-        warnings += _suggestions(problem, elements, tol)
+        warnings += _suggestions(fn, args, reps_in, rep_out, elements, tol)
     elif not size:
         warnings.append("the output vanishes: this would pass whatever the function is")
     if 0 < size < 100 * torch.finfo(dtype).eps:
         warnings.append(f"the output is no larger than {size:.0e}: it may be rounding alone")
-    return check, warnings
+    return EquivarianceReport(f"{_name(fn)} under {group.name}", (check,), tuple(warnings))
 
 
-def _suggestions(problem: tuple, elements: list, tol: float) -> list[str]:
+def _suggestions(fn, args, reps_in, rep_out, elements: list, tol: float) -> list[str]:
     """Other declarations of single arguments under which the function is equivariant."""
-    fn, args, reps_in, rep_out = problem
     known = [r for r in _flat([*reps_in, rep_out]) if r is not None]
     known = list(dict.fromkeys([*known, V(known[0].group)]))
     out = []

@@ -11,7 +11,7 @@ import numpy as np
 import scipy.linalg
 import torch
 
-from . import _finite
+from . import _compact, _finite
 from .errors import GroupError
 
 __all__ = ["GroupElement", "MatrixGroup", "numpy_generator"]
@@ -211,7 +211,7 @@ class MatrixGroup:
         if np.any(self.lie_algebra) or not self.is_compact:
             return None
         basis = self.orthogonal_basis
-        generators = [scipy.linalg.polar(h)[0] for h in _conjugate(self.discrete_generators, basis)]
+        generators = [scipy.linalg.polar(h)[0] for h in _compact.conjugate(self.discrete_generators, basis)]
         blur = np.linalg.cond(basis) ** 2
         orders = tuple(_finite.order_of(h, blur) for h in generators)
         if None in orders:
@@ -252,7 +252,7 @@ class MatrixGroup:
     @cached_property
     def invariant_form(self) -> np.ndarray | None:
         """A positive definite S with g^T S g = S for all g, trace d, or None when the group is not compact."""
-        return _positive_form(self)
+        return _compact.positive_form(self.discrete_generators, self.lie_algebra, self.sample(64, 0).inverse)
 
     @property
     def is_compact(self) -> bool:
@@ -364,74 +364,3 @@ def _check_invertible(h: np.ndarray, i: int, name: str) -> None:
         raise GroupError(
             f"{name}: discrete_generators[{i}] is not invertible (singular values from {s[0]:.2e} down to "
             f"{s[-1]:.2e}); a group element must be. Is it a Lie algebra generator put in the wrong list?")
-
-
-def _positive_form(group: MatrixGroup) -> np.ndarray | None:
-    """P(1) for P the projection on the invariant symmetric forms along the image of (1 - action).
-
-    For a compact group that is the mean of g^T g over the group, positive definite; for any other group no
-    invariant form is positive definite. The basis is preconditioned by a mean over sampled elements first.
-    """
-    d = group.d
-    if _orthogonality_defect(group.discrete_generators, group.lie_algebra) < 1e-13:
-        return np.eye(d)
-    discrete, lie, basis = group.discrete_generators, group.lie_algebra, np.eye(d)
-    sample = group.sample(64, 0).inverse
-    for _ in range(4):
-        g = sample.evaluate(discrete, lie)
-        if not np.isfinite(g).all() or np.abs(g).max() > 1e12:
-            return None
-        mean = np.mean(g.transpose(0, 2, 1) @ g, 0) + np.eye(d)
-        step = np.linalg.cholesky((mean + mean.T) / np.trace(mean) * d / 2).T
-        discrete, lie, basis = _conjugate(discrete, step), _conjugate(lie, step), step @ basis
-    for _ in range(3):
-        form = _mean_form(discrete, lie)
-        if form is None:
-            return None
-        step = np.linalg.cholesky(form).T
-        discrete, lie, basis = _conjugate(discrete, step), _conjugate(lie, step), step @ basis
-        if _orthogonality_defect(discrete, lie) < 1e-13:
-            break
-    if _orthogonality_defect(discrete, lie) > 1e-8:
-        return None
-    form = basis.T @ basis
-    return (form + form.T) * (d / (2 * np.trace(form)))
-
-
-def _mean_form(discrete: np.ndarray, lie: np.ndarray) -> np.ndarray | None:
-    d = discrete.shape[-1] if len(discrete) else lie.shape[-1]
-    rows, cols = np.triu_indices(d)
-    units = np.zeros((len(rows), d, d))
-    units[np.arange(len(rows)), rows, cols] = 1
-    units = (units + units.transpose(0, 2, 1)) / np.where(rows == cols, 2, np.sqrt(2))[:, None, None]
-
-    def invariants(dis, li):
-        blocks = [(h.T @ units @ h - units) / max(1, np.linalg.norm(h, 2) ** 2) for h in dis]
-        blocks += [(a.T @ units + units @ a) / max(np.linalg.norm(a, 2), 1e-300) for a in li]
-        flat = np.concatenate([b[:, rows, cols] * np.where(rows == cols, 1, np.sqrt(2)) for b in blocks], 1).T
-        _, s, vh = np.linalg.svd(np.linalg.qr(flat, mode="r") if len(flat) > flat.shape[1] else flat)
-        rank = int((s > 1e-10 * max(1.0, s.max(initial=0))).sum())
-        return vh[rank:].T
-
-    right = invariants(discrete, lie)
-    left = invariants(np.linalg.inv(discrete).transpose(0, 2, 1) if len(discrete) else discrete,
-                      -lie.transpose(0, 2, 1))
-    if right.shape[1] == 0 or right.shape[1] != left.shape[1]:
-        return None
-    identity = np.einsum("kij,ij->k", units, np.eye(d))
-    overlap = left.T @ right
-    if np.linalg.cond(overlap) > 1e10:
-        return None
-    form = np.tensordot(right @ np.linalg.solve(overlap, left.T @ identity), units, 1)
-    w = np.linalg.eigvalsh(form)
-    return form if w[0] > 1e-10 * w[-1] else None
-
-
-def _conjugate(m: np.ndarray, basis: np.ndarray) -> np.ndarray:
-    return basis @ m @ np.linalg.inv(basis) if len(m) else m
-
-
-def _orthogonality_defect(discrete: np.ndarray, lie: np.ndarray) -> float:
-    worst = [np.abs(h.T @ h - np.eye(len(h))).max() for h in discrete]
-    worst += [np.abs(a + a.T).max() / max(np.linalg.norm(a, 2), 1e-300) for a in lie if np.any(a)]
-    return max(worst, default=0.0)

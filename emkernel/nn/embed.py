@@ -123,6 +123,12 @@ class EdgeEmbedding(EquivariantModule):
         self.irreps = [order[i] for i in sorted(order)]
         self.copies = [copies[i] for i in sorted(order)]
 
+    def _attribute_invariants(self, blocks: list[torch.Tensor]) -> torch.Tensor:
+        """Invariant attributes as they are, the quadratic invariants of steerable ones compressed."""
+        values = self.invariants.of_blocks(blocks)
+        plain = self.layout.copies[0] if self.layout.irreps[0].is_trivial else 0
+        return torch.cat([values[:, :plain], torch.asinh(values[:, plain:])], 1)
+
     def forward(self, edge_vec: torch.Tensor, edge_attr: torch.Tensor | None):
         v = edge_vec @ self.basis.T
         scalars = []
@@ -149,7 +155,7 @@ class EdgeEmbedding(EquivariantModule):
                 scalars.append(piece)
         if self.layout is not None:
             attributes = self.layout.blocks(edge_attr)
-            scalars.append(self.invariants.of_blocks(attributes))
+            scalars.append(self._attribute_invariants(attributes))
             for irrep, block in zip(self.layout.irreps, attributes):
                 if not irrep.is_trivial:
                     blocks[irrep.index].append(block)

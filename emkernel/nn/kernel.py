@@ -165,7 +165,8 @@ class ImplicitKernel(EquivariantModule):
         if self.products is not None:
             made = self.products.blocks(blocks, blocks)
             extra = {irrep.index: block for irrep, block in zip(self.products.out.layout_out.irreps, made)}
-            scalars = torch.cat([scalars, extra[0][:, 0]], 1)
+            # compressed: products of large fields would swamp the network of invariants
+            scalars = torch.cat([scalars, torch.asinh(extra[0][:, 0])], 1)
             have = {r.index: [x] for r, x in zip(self.embed.irreps, blocks)}
             for r in self.products._wanted:
                 if not r.is_trivial:

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.linalg
 
 from ..matrix_group import GroupElement, MatrixGroup
-from ..rep import Images
+from ..images import Images
 
 __all__ = ["Coordinates"]
 

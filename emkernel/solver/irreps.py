@@ -19,7 +19,8 @@ import numpy as np
 
 from ..errors import RepError, SolverError
 from ..matrix_group import MatrixGroup
-from ..rep import DualRep, GivenRep, Images, ProductRep, Rep, ScalarRep, SumRep, VectorRep
+from ..images import Images
+from ..rep import DualRep, GivenRep, ProductRep, Rep, ScalarRep, SumRep, VectorRep
 from .coordinates import Coordinates
 from .nullspace import canonical, intertwiners, one_thread, project, residual
 from .store import default_store, problem_key

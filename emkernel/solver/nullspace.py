@@ -20,7 +20,7 @@ import scipy.linalg
 from threadpoolctl import ThreadpoolController
 
 from ..errors import SolverError
-from ..rep import Images
+from ..images import Images
 from .store import default_store, problem_key
 
 __all__ = ["canonical", "intertwiners", "one_thread", "project", "residual"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..rep import Images
+from ..images import Images
 from .irreps import Irrep, IrrepTable
 from .nullspace import canonical, one_thread
 
