@@ -194,3 +194,34 @@ def polish(generators: np.ndarray, tol: float, max_order: int) -> np.ndarray:
     if np.abs(g[at] - generators).max() > tol * 10:
         raise GroupError("no finite group is near these generators")
     return g[at]
+
+
+def sharpened(generators: list[np.ndarray], tol: float = 1e-4) -> list[np.ndarray]:
+    """Generators rounded to single precision -> the exact finite group near them; each by itself where there is none."""
+    double = [m.astype(np.complex128 if np.iscomplexobj(m) else np.float64) for m in generators]
+    if all(order_of(h) for h in double):
+        return double
+    try:
+        return list(polish(np.stack(double), tol, 1000))
+    except GroupError:
+        return [_sharpened_alone(m, tol) for m in double]
+
+
+def _sharpened_alone(h: np.ndarray, tol: float) -> np.ndarray:
+    try:
+        return polish(h[None], tol, 1000)[0]
+    except GroupError:
+        return sharpened_entries(h)
+
+
+def sharpened_entries(m: np.ndarray) -> np.ndarray:
+    """Entries in single precision -> the ±sqrt(p/q), q <= 60, that they round to, where there is one."""
+    if np.iscomplexobj(m):
+        return sharpened_entries(m.real) + 1j * sharpened_entries(m.imag)
+    out = m.astype(np.float64)
+    for where, value in np.ndenumerate(out):
+        square = Fraction(value * value).limit_denominator(60)
+        exact = np.sign(value) * np.sqrt(float(square))
+        if abs(exact - value) <= 2e-7 * abs(value):
+            out[where] = exact
+    return out

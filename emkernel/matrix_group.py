@@ -154,16 +154,21 @@ class MatrixGroup:
 
     @classmethod
     def from_emlp(cls, group) -> MatrixGroup:
-        """The same group as an ``emlp.groups.Group``: its generators, densified, in float64."""
+        """The same group as an ``emlp.groups.Group``: its generators, densified, in float64.
+
+        emlp keeps them in float32, where a fivefold rotation has no finite order: discrete generators are polished,
+        and Lie algebra entries read as the number of the form ±sqrt(p/q) that they round, where there is one.
+        """
         d = int(group.d)
-        def dense(items):
-            out = []
-            for m in items:
-                m = np.asarray(m) if hasattr(m, "__array__") or isinstance(m, (list, tuple)) else m @ np.eye(d)
-                out.append(np.asarray(m))
-            return out
-        name = str(group)
-        return cls(name, dense(group.discrete_generators), dense(group.lie_algebra), d=d)
+
+        def dense(items) -> list[np.ndarray]:
+            return [np.asarray(m) if hasattr(m, "__array__") or isinstance(m, (list, tuple)) else np.asarray(m @ np.eye(d))
+                    for m in items]
+
+        discrete, lie = dense(group.discrete_generators), dense(group.lie_algebra)
+        discrete, lie = _finite.sharpened(discrete), [_finite.sharpened_entries(a) for a in lie]
+        is_complex = any(np.iscomplexobj(m) for m in (*discrete, *lie))
+        return cls(str(group), discrete, lie, d=None if is_complex else d)
 
     @classmethod
     def polished(cls, name: str, discrete_generators, *, tol: float = 1e-2, max_order: int = 5000) -> MatrixGroup:

@@ -74,6 +74,8 @@ def check_rep(**reps: Rep | None) -> None:
             raise RepError(f"{name} must be a Rep, got {type(rep).__name__}")
         if rep.group is None:
             raise RepError(f"{name} = {rep} is not bound to a group; write rep(G)")
+        if rep.size == 0:
+            raise RepError(f"{name} is the zero representation: it has no components")
         if first is None:
             first = (name, rep)
         elif rep.group.digest != first[1].group.digest:

@@ -71,8 +71,8 @@ class Bilinear(EquivariantModule):
             z = torch.einsum("qij,niu,nju->nqu", getattr(self, name), xs[i], ys[j])
             at = 0
             for index, d, r in targets:
-                piece = z[:, at:at + r * d].reshape(len(z), r, d, -1)
-                found[index].append(piece.transpose(1, 2).reshape(len(z), d, -1))
+                piece = z[:, at:at + r * d].unflatten(1, (r, d))
+                found[index].append(piece.transpose(1, 2).flatten(2))
                 at += r * d
         return self.out.blocks([torch.cat(found[c.index], 2) for c in self._wanted])
 
@@ -85,7 +85,7 @@ class Bilinear(EquivariantModule):
             return x.new_zeros(*x.shape[:-1], self.rep_out.size)
         blocks = self.blocks(self.left.layout_in.blocks(x.reshape(-1, x.shape[-1])),
                              self.right.layout_in.blocks(y.reshape(-1, y.shape[-1])))
-        return self.out.layout_out.flat(blocks).reshape(*x.shape[:-1], -1)
+        return self.out.layout_out.flat(blocks).reshape(*x.shape[:-1], self.rep_out.size)
 
     def extra_repr(self) -> str:
         return f"{self.rep_left} ⊗ {self.rep_right} -> {self.rep_out}"

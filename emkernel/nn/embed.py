@@ -144,7 +144,7 @@ class EdgeEmbedding(EquivariantModule):
         values = [v @ self.step0.T]
         for k in range(1, self._steps):
             outer = values[-1][:, :, None] * v[:, None, :]
-            values.append(outer.reshape(v.shape[0], -1) @ getattr(self, f"step{k}").T)
+            values.append(outer.flatten(1) @ getattr(self, f"step{k}").T)
         y = values[0] if len(values) == 1 else torch.cat(values, 1)
         blocks: dict[int, list[torch.Tensor]] = {irrep.index: [] for irrep in self.irreps}
         for index, at, m, d in self._pieces:

@@ -208,7 +208,7 @@ class ImplicitKernel(EquivariantModule):
             flat = [x.reshape(edges * d * m, db, mb) for x, (db, mb) in zip(row, sizes[0])]
             columns.append(self.layout_in.flat_dual(flat).reshape(edges, d, m, n_in))
         rows = [x.permute(0, 3, 1, 2).reshape(edges * n_in, *x.shape[1:3]) for x in columns]
-        return self.layout_out.flat(rows).reshape(edges, n_in, -1).transpose(1, 2)
+        return self.layout_out.flat(rows).reshape(edges, n_in, self.rep_out.size).transpose(1, 2)
 
     def extra_repr(self) -> str:
         edge = f", edge_rep={self.edge_rep}" if self.edge_rep is not None else ""

@@ -86,7 +86,7 @@ class Linear(EquivariantModule):
                 x = xs[a]
                 if name is not None:
                     maps = getattr(self, name)
-                    x = torch.einsum("rij,njm->nirm", maps, x).reshape(n, irrep.size, -1)
+                    x = torch.einsum("rij,njm->nirm", maps, x).flatten(2)
                 parts.append(x)
             if parts:
                 y = (parts[0] if len(parts) == 1 else torch.cat(parts, 2)) @ w
@@ -100,7 +100,7 @@ class Linear(EquivariantModule):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         check_features(x, self.rep_in, "x", self.weight[0])
         flat = x.reshape(-1, self.rep_in.size)
-        return self.layout_out.flat(self.blocks(self.layout_in.blocks(flat))).reshape(*x.shape[:-1], -1)
+        return self.layout_out.flat(self.blocks(self.layout_in.blocks(flat))).reshape(*x.shape[:-1], self.rep_out.size)
 
     def extra_repr(self) -> str:
         return f"{self.rep_in} -> {self.rep_out}, bias={len(self.bias) > 0}"

@@ -62,7 +62,7 @@ class EMLP(EquivariantModule):
             if isinstance(bilinear, Bilinear) and bilinear.out is not None:
                 blocks = [a + b for a, b in zip(blocks, bilinear.blocks(blocks, blocks))]
             flat = linear.layout_out.flat(gate.blocks(blocks))
-        return self.out(flat).reshape(*x.shape[:-1], -1)
+        return self.out(flat).reshape(*x.shape[:-1], self.rep_out.size)
 
     def extra_repr(self) -> str:
         return f"{self.rep_in} -> {self.rep_out}, hidden={self.hidden}"

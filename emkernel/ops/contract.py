@@ -51,9 +51,9 @@ def _expand(h: torch.Tensor, C: torch.Tensor, folded: torch.Tensor | None) -> to
     """C h: (P, d_a, u) -> (P, d_b, d_c r u)."""
     r, dc, da, db = C.shape
     if folded is not None:
-        return (h.reshape(h.shape[0], -1) @ folded).reshape(h.shape[0], db, -1)
+        return (h.flatten(1) @ folded).unflatten(1, (db, -1))
     rows = h.transpose(1, 2).reshape(-1, da) @ C.permute(2, 3, 1, 0).reshape(da, -1)
-    return rows.reshape(h.shape[0], h.shape[2], db, dc * r).permute(0, 2, 3, 1).reshape(h.shape[0], db, -1)
+    return rows.reshape(h.shape[0], h.shape[2], db, dc * r).permute(0, 2, 3, 1).flatten(2)
 
 
 def _cheaper(edges: int, nodes: int, u: int, m: int, da: int, db: int, q: int) -> str:
@@ -85,7 +85,7 @@ def node_order(hidden: list[torch.Tensor], features: list[torch.Tensor], graph: 
         (num_targets, d_c, m_c) per output irreducible.
     """
     hidden = [graph.pad(h) for h in hidden]
-    gathered = [f.reshape(f.shape[0], -1).index_select(0, graph.padded_source).reshape(-1, *f.shape[1:]) for f in features]
+    gathered = [f.flatten(1).index_select(0, graph.padded_source).unflatten(1, f.shape[1:]) for f in features]
     rows, edges = sum(n for n, _ in graph.groups), graph.padded_source.shape[0]
     # the rows of a weight follow the triples in order
     parts = [iter(w.split([t.rows.stop - t.rows.start for t in triples if t.c == c])) for c, w in enumerate(weights)]
@@ -105,7 +105,7 @@ def node_order(hidden: list[torch.Tensor], features: list[torch.Tensor], graph: 
             else:
                 B = _expand(h, C, F)
                 S = _aggregate(B.flatten(0, 1), x.flatten(0, 1), graph, x.shape[1])
-            S = S.reshape(rows * sizes[t.c][0], -1)
+            S = S.reshape(rows * sizes[t.c][0], C.shape[0] * u * m)
             W, previous = next(parts[t.c]), out[t.c]
             out[t.c] = S @ W if previous is None else torch.addmm(previous, S, W)
     done = []

@@ -13,6 +13,7 @@ This is the only module that imports emlp or jax.
 from __future__ import annotations
 
 import os
+import sys
 from functools import cache, wraps
 
 import numpy as np
@@ -27,7 +28,16 @@ __all__ = ["canonical", "intertwiners", "one_thread", "project", "residual"]
 
 DENSE = 1024
 ZERO, NONZERO = 1e-9, 1e-4
-_imported_in: list[int] = []
+_forked: list[bool] = []  # filled in a child process that inherited a running jax
+
+
+def _after_fork() -> None:
+    if "jax" in sys.modules:
+        _forked.append(True)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 @cache
@@ -224,7 +234,7 @@ def _emlp_nullspace(triangle: np.ndarray) -> np.ndarray:
 
 
 def _emlp():
-    if _imported_in and _imported_in[0] != os.getpid():
+    if _forked:
         raise SolverError(
             "emlp would be called in a forked process, where jax hangs. Solve before forking (build the layer in the "
             "parent, or call emkernel.irreps), or start workers with the 'spawn' method.")
@@ -244,6 +254,4 @@ def _emlp():
             del os.environ["JAX_PLATFORMS"]
         else:
             os.environ["JAX_PLATFORMS"] = keep
-    if not _imported_in:
-        _imported_in.append(os.getpid())
     return enable_x64, orthogonal_complement
