@@ -105,8 +105,9 @@ class Permutations:
         return seen, words[:, :-1]
 
     def order(self) -> int:
-        if self._listed is not None:
-            return len(self._listed[0])
+        listed = self._listed or self._enumerate(400_000 // len(self.base))
+        if listed is not None:
+            return len(listed[0])
         from sympy.combinatorics import Permutation, PermutationGroup
 
         return int(PermutationGroup([Permutation(p.tolist()) for p in self.images[self.steps[:, 1] == 1]]).order())

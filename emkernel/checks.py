@@ -214,9 +214,10 @@ def _group_of(args, reps_in, rep_out) -> MatrixGroup:
     for rep in reps:
         if not isinstance(rep, Rep):
             raise RepError(f"expected a Rep or None, got {type(rep).__name__}")
-        if rep._require_bound() != reps[0]._require_bound():
-            raise RepError(f"{reps[0]} belongs to {reps[0].group.name}, {rep} to {rep.group.name}; expected one group")
-    return reps[0]._require_bound()
+        group, first = rep._require_bound(), reps[0]._require_bound()
+        if group.digest != first.digest:
+            raise RepError(f"{reps[0]} belongs to {first.name}, {rep} to {group.name}; expected one group")
+    return first
 
 
 def _flat(values) -> list:
@@ -458,7 +459,7 @@ def _example(module, generator: torch.Generator) -> tuple:
         kernel = module.kernel if isinstance(module, PointConv) else module
         rep_in, rep_out, edge_rep, rows = kernel.rep_in, kernel.rep_out, kernel.edge_rep, 20
         attr = None if edge_rep is None else _draw(rows, edge_rep, generator)
-        position = V(rep_in.group)
+        position = V(rep_in._require_bound())
         points = kernel.embed.cutoff / 2 * _draw(rows, position, generator)
         if module is kernel:
             return (points, attr), (position, edge_rep), rep_in >> rep_out
@@ -471,9 +472,9 @@ def _example(module, generator: torch.Generator) -> tuple:
         return tuple(_draw(6, r, generator) for r in reps), reps, module.rep_out
     if isinstance(module, (Invariants, InvariantPool)):
         return (_draw(6, module.rep, generator),), (module.rep,), None
-    rep_in, rep_out = getattr(module, "rep_in", None), getattr(module, "rep_out", None)
-    if isinstance(rep_in, Rep) and isinstance(rep_out, Rep):
-        return (_draw(6, rep_in, generator),), (rep_in,), rep_out
+    source, target = getattr(module, "rep_in", None), getattr(module, "rep_out", None)
+    if isinstance(source, Rep) and isinstance(target, Rep):
+        return (_draw(6, source, generator),), (source,), target
     raise TypeError(f"{_name(module)} does not say how its arguments and output transform: pass args, reps_in and "
                     "rep_out, or give it a method equivariance_example(generator) -> (args, reps_in, rep_out)")
 
@@ -602,7 +603,7 @@ def _lift(G: MatrixGroup, images: Images) -> tuple[float, np.ndarray, np.ndarray
                 c = algebra @ a
                 a, r = a - c @ algebra, r - c @ lifted
             rest = np.linalg.norm(a)
-            if rest <= 1e-7 * max(np.linalg.norm(A), 1e-3):
+            if rest <= 1e-7 * max(float(np.linalg.norm(A)), 1e-3):
                 error = max(error, float(np.abs(r).max() / max(1.0, np.abs(R).max())))
                 continue
             algebra, lifted = np.concatenate([algebra, a[None] / rest]), np.concatenate([lifted, r[None] / rest])
@@ -791,7 +792,9 @@ class _Count:
 def _orthogonal(rep: Rep) -> np.ndarray:
     """Images of all generators, (M + D, n, n), in a basis where a compact group is orthogonal."""
     images = _images(rep)
-    basis = MatrixGroup(str(rep), images.discrete, images.lie, d=rep.size, trust_digits=True).orthogonal_basis
+    basis = None
+    if rep._require_bound().is_compact:
+        basis = MatrixGroup(str(rep), images.discrete, images.lie, d=rep.size, trust_digits=True).orthogonal_basis
     basis = np.eye(rep.size) if basis is None else basis
     return basis @ np.concatenate([images.discrete, images.lie]) @ np.linalg.inv(basis)
 

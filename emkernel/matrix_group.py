@@ -224,13 +224,19 @@ class MatrixGroup:
         return _finite.permutations(np.array(generators).reshape(-1, self.d, self.d), orders, blur)
 
     @property
+    def _is_cyclic(self) -> bool:
+        return len(self.discrete_generators) == 1 and not np.any(self.lie_algebra) and self._orders[0] is not None
+
+    @property
     def is_finite(self) -> bool:
         """Whether the generators close: no Lie algebra, and the orbit of every basis vector is finite."""
-        return self._permutations is not None
+        return self._is_cyclic or self._permutations is not None
 
     @cached_property
     def order(self) -> int | None:
         """The number of elements, exact, or None when infinite."""
+        if self._is_cyclic:
+            return self._orders[0]
         return None if self._permutations is None else self._permutations.order()
 
     def elements(self, max_order: int = 20_000) -> GroupElement:
@@ -277,6 +283,13 @@ class MatrixGroup:
     def identity(self) -> GroupElement:
         """The neutral element."""
         return GroupElement(self, np.zeros((1, len(self.lie_algebra))), np.zeros(1, int), np.zeros(1, int))
+
+    @property
+    def generators(self) -> GroupElement:
+        """The discrete generators, as words of one letter."""
+        many = len(self.discrete_generators)
+        return GroupElement(self, np.zeros((many, 1, len(self.lie_algebra))), np.arange(many)[:, None],
+                            np.ones((many, 1), int))
 
     @cached_property
     def _rates(self) -> np.ndarray:

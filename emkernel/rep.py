@@ -133,9 +133,9 @@ class Rep:
         """The matrices on the generators of the group."""
         G = self._require_bound()
         n = self.size
-        discrete = [self._rho(h, ()) for h in G.discrete_generators]
+        discrete = self._rho(G.generators, (len(G.discrete_generators),)) if len(G.discrete_generators) else []
         lie = [self._drho(a) for a in G.lie_algebra]
-        return Images.of_content(np.array(discrete).reshape(-1, n, n), np.array(lie).reshape(-1, n, n))
+        return Images.of_content(np.asarray(discrete).reshape(-1, n, n), np.array(lie).reshape(-1, n, n))
 
     def _require_bound(self) -> MatrixGroup:
         if self.group is None:

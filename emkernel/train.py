@@ -1,17 +1,23 @@
 """Training of the reference models, on Lightning: progress, validation, checkpoints, resume, results.
 
-A run lives in one folder: ``config.json`` (what was asked), ``checkpoints/last.ckpt`` and the best one,
-``metrics.csv`` (each epoch), ``results.json`` (written whole at the end).
+A run lives in one folder: ``config.json`` (what was asked), ``checkpoints/last.ckpt`` and ``best.ckpt``, ``metrics.csv``
+(each epoch), ``results.json`` (at the end). Each file is replaced whole, so that a killed run leaves none half-written.
+Order of the data and random numbers of an epoch follow from the seed and the number of the epoch: a run that is resumed
+after epoch n goes on as if it had never stopped.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
-import tempfile
+import pickle
+import signal
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -59,6 +65,14 @@ class RunConfig:
     rotations: str = "so3"
     average: float = 0.0
     model: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.task not in TASKS:
+            raise ValueError(f"task must be one of {sorted(TASKS)}, got {self.task!r}")
+        for name in ("epochs", "batch_size", "n_train"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
 
 
 @dataclass(frozen=True)
@@ -189,6 +203,27 @@ def _lightning():
     return pl
 
 
+class EpochShuffle(torch.utils.data.Sampler[int]):
+    """All of n items in an order that the seed and the epoch decide, whatever was drawn before."""
+
+    def __init__(self, n: int, seed: int):
+        self.n, self.seed, self.epoch = n, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(torch.randperm(self.n, generator=torch.Generator().manual_seed(_seed(self.seed, self.epoch))).tolist())
+
+    def __len__(self) -> int:
+        return self.n
+
+
+def _seed(seed: int, epoch: int, rank: int = 0) -> int:
+    return (seed * 1_000_003 + epoch * 1009 + rank) % 2**63
+
+
 def _module(pl, group: MatrixGroup, config: RunConfig, network: nn.Module, steps: int):
     task = TASKS[config.task]
 
@@ -196,6 +231,9 @@ def _module(pl, group: MatrixGroup, config: RunConfig, network: nn.Module, steps
         def __init__(self):
             super().__init__()
             self.network = network
+
+        def on_train_epoch_start(self):
+            torch.manual_seed(_seed(config.seed, self.current_epoch, 1 + self.global_rank))
 
         def training_step(self, batch, _):
             batch = task.augment(batch, config, None)
@@ -224,13 +262,66 @@ def _module(pl, group: MatrixGroup, config: RunConfig, network: nn.Module, steps
         def on_save_checkpoint(self, checkpoint):
             checkpoint["emkernel"] = {"group": group.digest, "group_name": group.name, "config": asdict(config)}
 
-        def on_load_checkpoint(self, checkpoint):
-            kept = checkpoint.get("emkernel", {})
-            if kept.get("group") != group.digest:
-                raise GroupError(f"the checkpoint was trained with the group {kept.get('group_name')}, not with "
-                                 f"{group.name}: their generators differ")
-
     return Training()
+
+
+def _keeper(pl, out: Path, task: Task):
+    class Keeper(pl.callbacks.Checkpoint):
+        """After each epoch: metrics.csv, last.ckpt, and best.ckpt where the metric improved."""
+
+        def __init__(self):
+            self.rows: list[dict[str, float]] = []
+            self.began = time.time()
+
+        @property
+        def best(self) -> dict[str, float] | None:
+            known = [row for row in self.rows if row[task.metric] == row[task.metric]]
+            pick = max if task.higher else min
+            return pick(known, key=lambda row: row[task.metric]) if known else None
+
+        def on_train_epoch_start(self, trainer, module):
+            self.began = time.time()
+
+        def on_train_epoch_end(self, trainer, module):
+            found = {k: float(v) for k, v in trainer.callback_metrics.items()}
+            self.rows.append({
+                "epoch": trainer.current_epoch, "loss": found.get("loss_epoch", float("nan")),
+                task.metric: found.get(task.metric, float("nan")), "lr": trainer.optimizers[0].param_groups[0]["lr"],
+                "seconds": time.time() - self.began})
+            names = ["last.ckpt"] if self.best is not self.rows[-1] else ["best.ckpt", "last.ckpt"]
+            for name in names:
+                part = out / "checkpoints" / f"{name}.part"
+                trainer.save_checkpoint(part)
+                if trainer.is_global_zero:
+                    os.replace(part, part.with_suffix(""))
+            if trainer.is_global_zero:
+                lines = [",".join(self.rows[0]), *(",".join(f"{v:.7g}" for v in row.values()) for row in self.rows)]
+                write_text(out / "metrics.csv", "\n".join(lines) + "\n")
+
+        def state_dict(self):
+            return {"rows": self.rows}
+
+        def load_state_dict(self, state):
+            self.rows = list(state["rows"])
+
+    return Keeper()
+
+
+def _check_resumable(last: Path, group: MatrixGroup, config: RunConfig) -> None:
+    """Raise unless the checkpoint is whole and belongs to this group, task and network."""
+    try:
+        kept = torch.load(last, map_location="cpu", weights_only=True)["emkernel"]
+    except FileNotFoundError:
+        raise FileNotFoundError(f"nothing to resume: {last} does not exist") from None
+    except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as e:
+        raise DataError(f"{last} is not a checkpoint of a training run, or is damaged ({type(e).__name__})") from e
+    if kept["group"] != group.digest:
+        raise GroupError(f"the checkpoint was trained with the group {kept['group_name']}, not with {group.name}: their "
+                         "generators differ")
+    now = asdict(config)
+    for name in ("task", "target", "field", "model", "average"):
+        if kept["config"][name] != now[name]:
+            raise ValueError(f"the run was begun with {name} = {kept['config'][name]!r}, and cannot go on with {now[name]!r}")
 
 
 def train(group: MatrixGroup, config: RunConfig, out: str | os.PathLike, *, resume: bool = False, progress: bool = True,
@@ -248,22 +339,27 @@ def train(group: MatrixGroup, config: RunConfig, out: str | os.PathLike, *, resu
 
     Raises:
         DataError: the data cannot be read.
-        GroupError: a checkpoint of another group.
+        GroupError: a group that does not act on the space of the data, or a checkpoint of another group.
+        ValueError: a checkpoint of another network, or a setting that makes no sense.
         FileExistsError: ``out`` holds a run and ``resume`` is false.
         FileNotFoundError: ``resume`` and there is no checkpoint in ``out``.
         ImportError: Lightning is not installed.
+        KeyboardInterrupt: the run was stopped; ``resume`` goes on after the last whole epoch.
     """
-    if config.task not in TASKS:
-        raise ValueError(f"task must be one of {sorted(TASKS)}, got {config.task!r}")
     pl = _lightning()
     out = Path(out)
     task = TASKS[config.task]
     last = out / "checkpoints" / "last.ckpt"
-    if resume and not last.exists():
-        raise FileNotFoundError(f"nothing to resume: {last} does not exist")
-    if not resume and (out / "config.json").exists():
+    if resume:
+        _check_resumable(last, group, config)
+    elif last.exists() or (out / "results.json").exists():
         raise FileExistsError(f"{out} holds a run already: resume it, or choose another folder")
+    if group.d != 3:
+        raise GroupError(f"{group.name} acts on {group.d} dimensions, the data of {config.task} lie in 3")
     data = task.load(config)
+    for part in ("train", "val"):
+        if part not in data:
+            raise DataError(f"{config.root} has no items for {'training' if part == 'train' else 'validation'}")
     training = data["train"]
     pl.seed_everything(config.seed, verbose=False)
     started = time.time()
@@ -271,38 +367,72 @@ def train(group: MatrixGroup, config: RunConfig, out: str | os.PathLike, *, resu
     built = time.time() - started
     items = len(training) if config.n_train is None else min(config.n_train, len(training))
     subset = training if items == len(training) else torch.utils.data.Subset(training, range(items))
-    order = torch.Generator().manual_seed(config.seed)
     loaders = [
-        torch.utils.data.DataLoader(subset, config.batch_size, shuffle=True, drop_last=items >= config.batch_size,
-                                    collate_fn=as_is, generator=order),
-        torch.utils.data.DataLoader(data["val"], 4 * config.batch_size, collate_fn=as_is)]
+        torch.utils.data.DataLoader(subset, config.batch_size, sampler=EpochShuffle(items, config.seed), collate_fn=as_is,
+                                    drop_last=items >= config.batch_size, generator=torch.Generator()),
+        torch.utils.data.DataLoader(data["val"], 4 * config.batch_size, collate_fn=as_is, generator=torch.Generator())]
     module = _module(pl, group, config, network, steps=config.epochs * len(loaders[0]))
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "config.json", {"group": group.name, "group_digest": group.digest, **asdict(config)})
-    best = pl.callbacks.ModelCheckpoint(
-        out / "checkpoints", "best", monitor=task.metric, mode="max" if task.higher else "min", save_last=True,
-        enable_version_counter=False)
-    watch = [best, *callbacks]
+    keeper = _keeper(pl, out, task)
+    watch = [keeper, *callbacks]
     if config.average:
-        watch.append(pl.callbacks.EMAWeightAveraging(config.average))
+        watch.append(pl.callbacks.EMAWeightAveraging(decay=config.average))
     if progress:
         watch.append(pl.callbacks.TQDMProgressBar(refresh_rate=10))
-    runner = pl.Trainer(**{
-        "max_epochs": config.epochs, "default_root_dir": out, "callbacks": watch, "enable_progress_bar": progress,
-        "enable_model_summary": False, "gradient_clip_val": config.clip, "num_sanity_val_steps": 0, "log_every_n_steps": 20,
-        "logger": pl.loggers.CSVLogger(out, name="", version="")} | trainer)
-    began = time.time()
-    runner.fit(module, *loaders, ckpt_path=str(last) if resume else None, **_trusting(runner))
-    seconds = time.time() - began
+    with _quiet():
+        try:
+            runner = pl.Trainer(**{
+                "max_epochs": config.epochs, "default_root_dir": out, "callbacks": watch, "enable_progress_bar": progress,
+                "enable_model_summary": False, "gradient_clip_val": config.clip, "num_sanity_val_steps": 0, "logger": False}
+                | trainer)
+        except pl.utilities.exceptions.MisconfigurationException as e:
+            raise ValueError(str(e)) from e
+        (out / "checkpoints").mkdir(parents=True, exist_ok=True)
+        if runner.is_global_zero:
+            write_json(out / "config.json", {"group": group.name, "group_digest": group.digest, **asdict(config)})
+        _fit(runner, module, loaders, str(last) if resume else None)
+    best = keeper.best or {}
     results = {
         "task": config.task, "group": group.name, "metric": task.metric, "unit": task.unit,
-        "value": float(runner.callback_metrics.get(task.metric, float("nan"))),
-        "best": float(best.best_model_score) if best.best_model_score is not None else float("nan"),
-        "epochs": runner.current_epoch, "seconds_training": seconds, "seconds_building": built,
-        "parameters": sum(p.numel() for p in network.parameters()), "training_items": items,
-        "interrupted": bool(runner.interrupted), "checkpoint": best.best_model_path, **_baseline(config, data)}
-    write_json(out / "results.json", results)
+        "value": keeper.rows[-1][task.metric] if keeper.rows else None, "best": best.get(task.metric),
+        "epochs": len(keeper.rows), "seconds_training": sum(row["seconds"] for row in keeper.rows),
+        "seconds_building": built, "parameters": sum(p.numel() for p in network.parameters()), "training_items": items,
+        "checkpoint": "checkpoints/best.ckpt" if best else None, **_baseline(config, data)}
+    if runner.is_global_zero:
+        write_json(out / "results.json", results)
     return results
+
+
+def _fit(runner, module, loaders: list, checkpoint: str | None) -> None:
+    """Fit; however Lightning words an interrupt, it leaves here as KeyboardInterrupt."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        runner.fit(module, *loaders, ckpt_path=checkpoint, **_trusting(runner))
+    except SystemExit as e:
+        if not runner.interrupted:
+            raise
+        raise KeyboardInterrupt from e
+    finally:
+        if runner.interrupted and handler is not None:
+            signal.signal(signal.SIGINT, handler)  # Lightning ignores it from the first one on
+    if runner.interrupted:
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's notes on hardware, workers and other products."""
+    loggers = [logging.getLogger(f"lightning.{name}") for name in ("pytorch", "fabric")]
+    levels = [log.level for log in loggers]
+    with warnings.catch_warnings():
+        for text in (".*does not have many workers", ".*LeafSpec", ".*Checkpoint directory .* exists"):
+            warnings.filterwarnings("ignore", text)
+        try:
+            for log in loggers:
+                log.setLevel(logging.WARNING)
+            yield
+        finally:
+            for log, level in zip(loggers, levels):
+                log.setLevel(level)
 
 
 def _trusting(runner) -> dict:
@@ -326,7 +456,11 @@ def _baseline(config: RunConfig, data) -> dict[str, float]:
 
 def write_json(path: Path, content: dict) -> None:
     """Write a JSON file whole or not at all."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False) as f:
-        json.dump(content, f, indent=2)
-        f.write("\n")
-    os.replace(f.name, path)
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)

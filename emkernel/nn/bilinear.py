@@ -9,6 +9,7 @@ from ..rep import Rep, SumRep
 from ..solver.coupling import couplings
 from ..solver.irreps import Irrep, irrep_table
 from ._module import EquivariantModule, check_features, check_rep
+from .layout import Layout
 from .linear import Linear
 
 __all__ = ["Bilinear", "irrep_sum"]
@@ -62,9 +63,13 @@ class Bilinear(EquivariantModule):
         self._wanted = [c for c in wanted if copies[c.index]]
         rep_mid = irrep_sum(group, [(copies[c.index], c) for c in self._wanted])
         self.out = Linear(rep_mid, rep_out, bias=False) if self._wanted else None
+        self.layout_out = Layout(rep_out)
 
     def blocks(self, xs: list[torch.Tensor], ys: list[torch.Tensor]) -> list[torch.Tensor]:
         """The layer between blocks (N, d, m)."""
+        if self.out is None:
+            n = xs[0].shape[0]
+            return [xs[0].new_zeros(n, r.size, m) for r, m in zip(self.layout_out.irreps, self.layout_out.copies)]
         xs, ys = self.left.blocks(xs), self.right.blocks(ys)
         found: dict[int, list[torch.Tensor]] = {c.index: [] for c in self._wanted}
         for i, j, name, targets in self._pairs:
@@ -81,11 +86,9 @@ class Bilinear(EquivariantModule):
         check_features(y, self.rep_right, "y", x)
         if x.shape[:-1] != y.shape[:-1]:
             raise ValueError(f"x and y have batch shapes {tuple(x.shape[:-1])} and {tuple(y.shape[:-1])}; expected equal")
-        if self.out is None:
-            return x.new_zeros(*x.shape[:-1], self.rep_out.size)
         blocks = self.blocks(self.left.layout_in.blocks(x.reshape(-1, x.shape[-1])),
                              self.right.layout_in.blocks(y.reshape(-1, y.shape[-1])))
-        return self.out.layout_out.flat(blocks).reshape(*x.shape[:-1], self.rep_out.size)
+        return self.layout_out.flat(blocks).reshape(*x.shape[:-1], self.rep_out.size)
 
     def extra_repr(self) -> str:
         return f"{self.rep_left} ⊗ {self.rep_right} -> {self.rep_out}"

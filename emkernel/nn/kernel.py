@@ -164,7 +164,7 @@ class ImplicitKernel(EquivariantModule):
         scalars, blocks = self.embed(edge_vec, edge_attr)
         if self.products is not None:
             made = self.products.blocks(blocks, blocks)
-            extra = {irrep.index: block for irrep, block in zip(self.products.out.layout_out.irreps, made)}
+            extra = {irrep.index: block for irrep, block in zip(self.products.layout_out.irreps, made)}
             # compressed: products of large fields would swamp the network of invariants
             scalars = torch.cat([scalars, torch.asinh(extra[0][:, 0])], 1)
             have = {r.index: [x] for r, x in zip(self.embed.irreps, blocks)}

@@ -59,7 +59,7 @@ class EMLP(EquivariantModule):
         for linear, bilinear, gate in zip(self.linear, self.bilinear, self.gate):
             flat = linear(flat)
             blocks = linear.layout_out.blocks(flat)
-            if isinstance(bilinear, Bilinear) and bilinear.out is not None:
+            if isinstance(bilinear, Bilinear):
                 blocks = [a + b for a, b in zip(blocks, bilinear.blocks(blocks, blocks))]
             flat = linear.layout_out.flat(gate.blocks(blocks))
         return self.out(flat).reshape(*x.shape[:-1], self.rep_out.size)

@@ -54,7 +54,7 @@ class Coordinates:
 
     def normalise(self, images: Images) -> Images:
         """Images on the user's generators -> on the normalised ones, with the held-out elements filled in."""
-        discrete = [np.linalg.matrix_power(h, p) for h, (p, _) in zip(images.discrete, self.powers)]
+        discrete = [_power(h, p, q) for h, (p, _), q in zip(images.discrete, self.powers, self.group._orders)]
         n = images.size
         return Images(np.array(discrete).reshape(-1, n, n), images.lie / self.scales[:, None, None],
                       self.probe.evaluate(images.discrete, images.lie), images.digest)
@@ -62,7 +62,7 @@ class Coordinates:
     def restore(self, images: Images) -> tuple[np.ndarray, np.ndarray]:
         """Images on the normalised generators -> (discrete, lie) on the user's."""
         n = images.size
-        discrete = [np.linalg.matrix_power(h, p) for h, (_, p) in zip(images.discrete, self.powers)]
+        discrete = [_power(h, p, q) for h, (_, p), q in zip(images.discrete, self.powers, self.group._orders)]
         return np.array(discrete).reshape(-1, n, n), images.lie * self.scales[:, None, None]
 
     @cached_property
@@ -90,6 +90,17 @@ def _spread_power(h: np.ndarray, order: int | None) -> tuple[int, int]:
     return p, pow(p, -1, order)
 
 
+def _power(h: np.ndarray, p: int, order: int | None) -> np.ndarray:
+    """h^p; for an orthogonal h of known order with the turns of its eigenvalues snapped to multiples of 1/order."""
+    if p == 1:
+        return h
+    if np.abs(h @ h.T - np.eye(len(h))).max() > 1e-9:
+        return np.linalg.matrix_power(h, p)
+    T, U = scipy.linalg.schur(h, output="complex")
+    turns = np.round(np.angle(np.diag(T)) * order / (2 * np.pi)).astype(int)
+    return ((U * np.exp(2j * np.pi * (turns * p % order) / order)) @ U.conj().T).real
+
+
 def _closure(discrete: np.ndarray, lie: np.ndarray) -> np.ndarray:
     d = lie.shape[-1]
     basis = np.zeros((0, d * d))
@@ -115,7 +126,7 @@ def _closure(discrete: np.ndarray, lie: np.ndarray) -> np.ndarray:
 
 
 def _closed_under_transpose(discrete: np.ndarray, algebra: np.ndarray) -> bool:
-    flat = algebra.reshape(len(algebra), -1)
+    flat = algebra.reshape(len(algebra), algebra.shape[1] ** 2)
 
     def inside(m):
         v = m.reshape(-1)
