@@ -1,5 +1,5 @@
-"""Building a PointConv for O(3) from scalars, vectors and rank-2 tensors to the same, 16 copies each: cold, with an empty
-store, and again from the store; each in a fresh process, imports counted apart.
+"""Building a PointConv for O(3) from scalars, vectors and rank-2 tensors to the same, 16 copies each: cold,
+with an empty store, and again from the store; each in a fresh process, imports counted apart.
 
     python benchmarks/build.py
 """
@@ -25,8 +25,13 @@ def main():
     print(f"{'store':8} {'import torch':>13} {'emkernel':>9} {'build':>9}  jax imported")
     with tempfile.TemporaryDirectory() as folder:
         for name in ("cold", "warm"):
-            out = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True,
-                                 env=os.environ | {"EMKERNEL_STORE": folder}).stdout.split()
+            out = subprocess.run(
+                [sys.executable, "-c", CODE],
+                capture_output=True,
+                text=True,
+                check=True,
+                env=os.environ | {"EMKERNEL_STORE": folder},
+            ).stdout.split()
             torch, own, build = map(float, out[:3])
             print(f"{name:8} {torch:11.2f} s {own:7.2f} s {build:7.2f} s  {out[3]}")
 

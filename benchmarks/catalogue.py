@@ -1,4 +1,5 @@
-"""The worst relative equivariance error of a PointConv with invariant and steerable edge attributes, for every group of the
+"""The worst relative equivariance error of a PointConv with invariant and steerable edge attributes, for
+every group of the
 catalogue, in float64 and float32, on group elements that were not used in solving.
 
     python benchmarks/catalogue.py [name ...]
@@ -27,11 +28,17 @@ def main():
         row = []
         for dtype in worst:
             conv = conv.to(dtype)
-            x, pos, attr = (torch.randn(n, k, dtype=dtype) for n, k in ((12, rep.size), (12, G.d), (60, edge.size)))
+            x, pos, attr = (
+                torch.randn(n, k, dtype=dtype) for n, k in ((12, rep.size), (12, G.d), (60, edge.size))
+            )
             edges = torch.randint(0, 12, (2, 60))
             error = ek.equivariance_error(
-                lambda x, pos, attr, conv=conv, edges=edges: conv(x, pos, edges, attr), (x, pos, attr),
-                (rep, ek.V(G), edge), rep, n=8)
+                lambda x, pos, attr, conv=conv, edges=edges: conv(x, pos, edges, attr),
+                (x, pos, attr),
+                (rep, ek.V(G), edge),
+                rep,
+                n=8,
+            )
             worst[dtype] = max(worst[dtype], error)
             row.append(error)
         print(f"{name:10} {built:6.2f} s {row[0]:9.1e} {row[1]:9.1e}", flush=True)

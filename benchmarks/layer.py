@@ -1,6 +1,6 @@
 """Forward and backward of one point convolution, kernel network included: each order against the kernel on every edge.
 
-    python benchmarks/layer.py [--points 1024] [--neighbours 15] [--channels 16] [--degree 2] [--width 8] [--threads 2]
+python benchmarks/layer.py [--points 1024] [--neighbours 15] [--channels 16] [--degree 2] [--width 8] [--threads 2]
 """
 
 import argparse
@@ -50,22 +50,37 @@ def measure(args, order: str) -> tuple[float, float, float]:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, value in (("points", 1024), ("neighbours", 15), ("channels", 16), ("degree", 2), ("width", 8), ("threads", 2)):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name, value in (
+        ("points", 1024),
+        ("neighbours", 15),
+        ("channels", 16),
+        ("degree", 2),
+        ("width", 8),
+        ("threads", 2),
+    ):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--order", choices=ORDERS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.order:
         print(*measure(args, args.order))
         return
-    print(f"O(3), {args.channels} channels of spins 0..{args.degree}, {args.points} points, k = {args.neighbours}, "
-          f"kernel width {args.width}, {args.threads} threads")
+    print(
+        f"O(3), {args.channels} channels of spins 0..{args.degree}, {args.points} points, k = {args.neighbours}, "
+        f"kernel width {args.width}, {args.threads} threads"
+    )
     print(f"{'order':10} {'forward':>10} {'fwd + bwd':>10} {'memory':>9} {'times faster':>13}")
     reference = None
     for order in ORDERS:
         options = [f"--{k}={v}" for k, v in vars(args).items() if k != "order"]
-        out = subprocess.run([sys.executable, __file__, *options, f"--order={order}"], capture_output=True, text=True,
-                             check=True).stdout.split()
+        out = subprocess.run(
+            [sys.executable, __file__, *options, f"--order={order}"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()
         forward, both, memory = map(float, out[-3:])
         reference = reference or both
         print(f"{order:10} {forward:8.4f} s {both:8.4f} s {memory:6.0f} MB {reference / both:13.1f}")

@@ -14,7 +14,8 @@ from .batch import GraphBatch
 from .checks import check_equivariance, check_group, check_rep, equivariance_error
 from .errors import DataError, GroupError, RepError, SolverError
 from .graph import knn_graph, radius_graph
-from .matrix_group import GroupElement, MatrixGroup
+from .group_element import GroupElement
+from .matrix_group import MatrixGroup
 from .ops.neighbours import Neighbours
 from .rep import GivenRep, Rep, Scalar, T, V
 from .solver.coupling import equivariant_basis
@@ -23,9 +24,33 @@ from .solver.irreps import Irrep, irreps
 __version__ = "0.1.0"
 
 __all__ = [
-    "DataError", "GivenRep", "GraphBatch", "GroupElement", "GroupError", "Irrep", "MatrixGroup", "Neighbours", "Rep",
-    "RepError", "Scalar", "SolverError", "T", "V", "check_equivariance", "check_group", "check_rep", "data",
-    "equivariance_error", "equivariant_basis", "groups", "irreps", "knn_graph", "models", "nn", "radius_graph", "testing",
+    "DataError",
+    "GivenRep",
+    "GraphBatch",
+    "GroupElement",
+    "GroupError",
+    "Irrep",
+    "MatrixGroup",
+    "Neighbours",
+    "Rep",
+    "RepError",
+    "Scalar",
+    "SolverError",
+    "T",
+    "V",
+    "check_equivariance",
+    "check_group",
+    "check_rep",
+    "data",
+    "equivariance_error",
+    "equivariant_basis",
+    "groups",
+    "irreps",
+    "knn_graph",
+    "models",
+    "nn",
+    "radius_graph",
+    "testing",
 ]
 
 _LAZY = ("data", "groups", "models", "testing")

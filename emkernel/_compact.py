@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from .matrix_group import GroupElement
+    from .group_element import GroupElement
 
 
 def positive_form(discrete: np.ndarray, lie: np.ndarray, sample: GroupElement) -> np.ndarray | None:
@@ -61,8 +61,9 @@ def _mean_form(discrete: np.ndarray, lie: np.ndarray) -> np.ndarray | None:
         return vh[rank:].T
 
     right = invariants(discrete, lie)
-    left = invariants(np.linalg.inv(discrete).transpose(0, 2, 1) if len(discrete) else discrete,
-                      -lie.transpose(0, 2, 1))
+    left = invariants(
+        np.linalg.inv(discrete).transpose(0, 2, 1) if len(discrete) else discrete, -lie.transpose(0, 2, 1)
+    )
     if right.shape[1] == 0 or right.shape[1] != left.shape[1]:
         return None
     identity = np.einsum("kij,ij->k", units, np.eye(d))

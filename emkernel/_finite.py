@@ -110,7 +110,9 @@ class Permutations:
             return len(listed[0])
         from sympy.combinatorics import Permutation, PermutationGroup
 
-        return int(PermutationGroup([Permutation(p.tolist()) for p in self.images[self.steps[:, 1] == 1]]).order())
+        return int(
+            PermutationGroup([Permutation(p.tolist()) for p in self.images[self.steps[:, 1] == 1]]).order()
+        )
 
     def words(self, limit: int) -> np.ndarray | None:
         listed = self._listed if limit <= 20_000 else self._enumerate(limit)
@@ -127,7 +129,9 @@ def permutations(generators: np.ndarray, orders: tuple[int, ...], blur: float) -
         return Permutations(np.zeros((0, d), int), np.arange(d), np.zeros((0, 2), int))
     if not _words_have_finite_order(generators, blur):
         return None
-    steps = np.array([(i, 2**e) for i, q in enumerate(orders) for e in range(max(1, int(np.ceil(np.log2(max(q, 2))))))])
+    steps = np.array(
+        [(i, 2**e) for i, q in enumerate(orders) for e in range(max(1, int(np.ceil(np.log2(max(q, 2))))))]
+    )
     moves = [np.linalg.matrix_power(generators[i], p) for i, p in steps]
     points = front = np.eye(d)
     tol = 1e-7
@@ -178,8 +182,10 @@ def polish(generators: np.ndarray, tol: float, max_order: int) -> np.ndarray:
             if find(product) is None:
                 elements.append(product)
                 if len(elements) > max_order:
-                    raise GroupError(f"the products of these generators do not close within {max_order} elements "
-                                     f"at tolerance {tol:g}: no finite group is near them")
+                    raise GroupError(
+                        f"the products of these generators do not close within {max_order} elements "
+                        f"at tolerance {tol:g}: no finite group is near them"
+                    )
         index += 1
     g = np.stack(elements)
     table = np.stack([[find(a @ b) for b in g] for a in g])
@@ -198,7 +204,7 @@ def polish(generators: np.ndarray, tol: float, max_order: int) -> np.ndarray:
 
 
 def sharpened(generators: list[np.ndarray], tol: float = 1e-4) -> list[np.ndarray]:
-    """Generators rounded to single precision -> the exact finite group near them; each by itself where there is none."""
+    """Generators rounded to single precision -> the exact finite group near them; else each by itself."""
     double = [m.astype(np.complex128 if np.iscomplexobj(m) else np.float64) for m in generators]
     if all(order_of(h) for h in double):
         return double

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import logging
+import re
+import runpy
 import sys
+import traceback
+from difflib import get_close_matches
 from pathlib import Path
 
 import emkernel
@@ -15,6 +18,13 @@ from .matrix_group import MatrixGroup
 
 __all__ = ["load_group", "main"]
 
+# options of the networks that have a flag of their own
+NETWORK = {
+    "nbody": ("channels", "degree", "layers", "width", "hidden"),
+    "qm9": ("channels", "degree", "layers", "width", "hidden", "radius"),
+    "modelnet": ("channels", "degree", "width", "hidden"),
+}
+
 
 def load_group(spec: str) -> MatrixGroup:
     """A group from a catalogue name ("O3", "C(7)") or from "file.py:NAME", a MatrixGroup or a function that returns one.
@@ -22,25 +32,42 @@ def load_group(spec: str) -> MatrixGroup:
     Raises:
         GroupError: no such name, file or object, or not a group.
     """
-    if ".py" not in spec:
+    file = re.fullmatch(r"(.*\.py)(?::(.*))?", spec, re.DOTALL)
+    if file is None:
         return emkernel.groups.get(spec)
-    where, _, name = spec.partition(":")
-    path = Path(where)
+    path, name = Path(file[1]), file[2]
     if not path.is_file():
-        raise GroupError(f"{where} is not a file; expected my_group.py:NAME or the name of a catalogue group")
-    module_spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
-    found = {k: v for k, v in vars(module).items() if isinstance(v, MatrixGroup)}
+        raise GroupError(f"{path} is not a file; expected my_group.py:NAME or the name of a catalogue group")
+    try:
+        content = runpy.run_path(str(path), run_name=path.stem)
+    except GroupError:
+        raise
+    except Exception as e:
+        raise GroupError(f"{path} does not run: {_blame(e, path)}{type(e).__name__}: {e}") from e
+    found = [k for k, v in content.items() if isinstance(v, MatrixGroup)]
     if not name and len(found) == 1:
-        return next(iter(found.values()))
-    if not name or not hasattr(module, name):
-        raise GroupError(f"{where} defines the groups {sorted(found) or 'none'}; say which one: {where}:NAME")
-    group = getattr(module, name)
-    group = group() if callable(group) and not isinstance(group, MatrixGroup) else group
+        name = found[0]
+    if name not in content:
+        near = get_close_matches(name or "", [k for k in content if not k.startswith("_")], n=3)
+        raise GroupError(f"{path} defines " + (f"no {name!r}" + (f"; close to it: {', '.join(near)}" if near else "") + "; "
+                         if name else "") + f"the groups {', '.join(found) or '(none)'}; say which one: {path}:NAME")
+    group = content[name]
+    if callable(group):
+        try:
+            group = group()
+        except GroupError:
+            raise
+        except Exception as e:
+            raise GroupError(f"{name}() of {path} fails: {_blame(e, path)}{type(e).__name__}: {e}") from e
     if not isinstance(group, MatrixGroup):
         raise GroupError(f"{spec} is a {type(group).__name__}, expected a MatrixGroup or a function that returns one")
     return group
+
+
+def _blame(e: Exception, path: Path) -> str:
+    """The line of the user's file where an exception came from."""
+    lines = [frame.lineno for frame in traceback.extract_tb(e.__traceback__) if frame.filename == str(path)]
+    return f"line {lines[-1]}: " if lines else ""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -52,9 +79,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"emkernel {emkernel.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="{groups,check,train}")
     commands.add_parser("groups", help="list the catalogue")
-    check = commands.add_parser("check", help="check a group: generators, irreducibles, couplings, equivariance")
+    check = commands.add_parser(
+        "check", help="check a group: generators, irreducibles, couplings, equivariance",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="examples:\n  emkernel check Oh\n  emkernel check 'C(7)' --order 7\n  emkernel check my_group.py:G --degree 3")
     check.add_argument("group", help="catalogue name, or my_group.py:NAME")
     check.add_argument("--degree", type=int, default=2, help="highest tensor power of V that is split (default 2)")
+    check.add_argument("--order", type=int, help="number of elements it should have")
+    check.add_argument("--dimension", type=int, help="dimension its Lie algebra should have")
     run = commands.add_parser(
         "train", help="train a reference model", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     run.add_argument("task", choices=("nbody", "qm9", "modelnet"))
@@ -100,7 +132,7 @@ def _groups() -> int:
 def _check(args) -> int:
     from .checks import check_group
 
-    report = check_group(load_group(args.group), degree=args.degree)
+    report = check_group(load_group(args.group), order=args.order, dimension=args.dimension, degree=args.degree)
     print(report)
     return 0 if report.passed else 1
 
@@ -111,35 +143,47 @@ def _train(args) -> int:
     group = load_group(args.group or ("O2z" if args.task == "nbody" else "O3"))
     given = {name: getattr(args, name) for name in ("epochs", "batch_size", "lr", "n_train", "average")}
     model = {name: getattr(args, name) for name in ("channels", "degree", "layers", "width", "hidden", "radius")}
-    if args.task == "modelnet" and model["layers"] is not None:
-        raise ValueError("--layers does not apply to modelnet: --channels a,b,c gives one number per layer")
+    model = {name: value for name, value in model.items() if value is not None}
+    for name in model.keys() - NETWORK[args.task]:
+        raise ValueError(f"--{name} does not apply to {args.task}, which has {', '.join(f'--{n}' for n in NETWORK[args.task])}")
+    if "channels" in model and isinstance(model["channels"], int) == (args.task == "modelnet"):
+        raise ValueError("--channels is one number for each layer of modelnet, as in 16,32,64, and a single one otherwise")
     config = RunConfig(
         args.task, root=args.root, target=args.target, field=args.field, rotations=args.rotations, seed=args.seed,
-        model={k: v for k, v in model.items() if v is not None},
-        **(TASKS[args.task].defaults | {k: v for k, v in given.items() if v is not None}))
+        model=model, **(TASKS[args.task].defaults | {k: v for k, v in given.items() if v is not None}))
     out = Path(args.out or f"runs/{args.task}-{group.name}")
     trainer = {"accelerator": args.accelerator, "devices": args.devices, "precision": args.precision}
     if args.max_time:
         trainer["max_time"] = args.max_time
-    results = train(group, config, out, resume=args.resume, progress=not args.no_progress, **trainer)
-    print(f"{results['metric']} {results['value']:.4f} {results['unit']} on validation (best {results['best']:.4f}, without "
-          f"looking at the structure {results['baseline']:.4f}) after {results['epochs']} epochs, "
-          f"{results['seconds_training']:.0f} s; {out}/results.json")
-    if results["interrupted"]:
-        print(f"interrupted; continue with --resume --out {out}", file=sys.stderr)
+    try:
+        results = train(group, config, out, resume=args.resume, progress=not args.no_progress, **trainer)
+    except KeyboardInterrupt:
+        kept = (out / "checkpoints" / "last.ckpt").exists()
+        print("emkernel: interrupted; " + (f"the epochs that were finished are kept: continue with --resume --out {out}" if kept
+                                           else "no epoch was finished yet"), file=sys.stderr)
         return 130
+    value, best, blind = (_decimals(results[name]) for name in ("value", "best", "baseline"))
+    print(f"{results['metric']} {value} {results['unit']}".rstrip() + f" on validation (best {best}, without looking at the "
+          f"structure {blind}) after {results['epochs']} epochs, {results['seconds_training']:.0f} s; {out}/results.json")
     return 0
 
 
+def _decimals(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0 done, 1 a check failed, 2 wrong input."""
+    """Run a command; returns the exit status: 0 done, 1 a check failed, 2 wrong input, 130 interrupted."""
     logging.basicConfig(format="%(message)s")
     args = _parser().parse_args(argv)
     try:
         return {"groups": lambda _: _groups(), "check": _check, "train": _train}[args.command](args)
     except (GroupError, RepError, DataError, SolverError, ValueError, OSError, ImportError) as e:
-        print(f"emkernel: {type(e).__name__}: {e}", file=sys.stderr)
+        print(f"emkernel: {type(e).__name__}: {' '.join(str(e).split())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("emkernel: interrupted", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

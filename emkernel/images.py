@@ -42,19 +42,31 @@ class Images:
 
     def dual(self) -> Images:
         """ρ*(h) = ρ(h)^-T, dρ*(A) = -dρ(A)^T."""
-        return Images(_inverse(self.discrete).transpose(0, 2, 1), -self.lie.transpose(0, 2, 1),
-                      _inverse(self.held_out).transpose(0, 2, 1), _derived("dual", self.digest))
+        return Images(
+            _inverse(self.discrete).transpose(0, 2, 1),
+            -self.lie.transpose(0, 2, 1),
+            _inverse(self.held_out).transpose(0, 2, 1),
+            _derived("dual", self.digest),
+        )
 
     def tensor(self, other: Images) -> Images:
         """ρ_a ⊗ ρ_b on group elements, dρ_a ⊗ 1 + 1 ⊗ dρ_b on the algebra."""
         one, two = np.eye(self.size)[None], np.eye(other.size)[None]
-        return Images(kron(self.discrete, other.discrete), kron(self.lie, two) + kron(one, other.lie),
-                      kron(self.held_out, other.held_out), _derived("tensor", self.digest, other.digest))
+        return Images(
+            kron(self.discrete, other.discrete),
+            kron(self.lie, two) + kron(one, other.lie),
+            kron(self.held_out, other.held_out),
+            _derived("tensor", self.digest, other.digest),
+        )
 
     def conjugate(self, to: np.ndarray, back: np.ndarray, name: str) -> Images:
         """to ρ back, e.g. the restriction to a subspace when the rows of ``to`` span it and ``to back = 1``."""
-        return Images(to @ self.discrete @ back, to @ self.lie @ back, to @ self.held_out @ back,
-                      _derived(name, self.digest))
+        return Images(
+            to @ self.discrete @ back,
+            to @ self.lie @ back,
+            to @ self.held_out @ back,
+            _derived(name, self.digest),
+        )
 
 
 def kron(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -69,5 +81,3 @@ def _derived(operation: str, *digests: str) -> str:
 
 def _inverse(m: np.ndarray) -> np.ndarray:
     return np.linalg.inv(m) if len(m) else m
-
-

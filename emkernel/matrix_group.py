@@ -1,10 +1,9 @@
-"""Matrix groups given by generators, and their elements kept as words in those generators."""
+"""Matrix groups given by generators."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -13,95 +12,9 @@ import torch
 
 from . import _compact, _finite
 from .errors import GroupError
+from .group_element import GroupElement, numpy_generator
 
-__all__ = ["GroupElement", "MatrixGroup", "numpy_generator"]
-
-
-def numpy_generator(generator: torch.Generator | np.random.Generator | int | None) -> np.random.Generator:
-    """A numpy Generator seeded from whatever source of randomness the caller passed.
-
-    ``None`` draws the seed from torch's default generator, so ``torch.manual_seed`` governs it.
-    """
-    if isinstance(generator, np.random.Generator):
-        return generator
-    if isinstance(generator, int):
-        return np.random.default_rng(generator)
-    device = "cpu" if generator is None else generator.device
-    seed = torch.randint(0, 2**62, (1,), generator=generator, device=device).item()
-    return np.random.default_rng(int(seed))
-
-
-@dataclass(frozen=True, eq=False)
-class GroupElement:
-    """One group element, or a batch of them, as a word g = Π_s exp(Σ_k c_sk A_k) h_{i_s}^{p_s}.
-
-    The word, not the matrix, is what a representation is evaluated on: ρ(g) is the same word in the images
-    ρ(h_i), dρ(A_k), also for a representation that was found numerically.
-
-    Attributes:
-        group: the group it belongs to.
-        coefs: (*batch, steps, D) coefficients c of the Lie algebra generators.
-        index: (*batch, steps) which discrete generator, i.
-        power: (*batch, steps) its power p; 0 leaves the step to the exponential alone.
-    """
-
-    group: MatrixGroup
-    coefs: np.ndarray
-    index: np.ndarray
-    power: np.ndarray
-
-    @cached_property
-    def matrix(self) -> np.ndarray:
-        """The element(s) in the defining representation, (*batch, d, d) float64."""
-        return self.evaluate(self.group.discrete_generators, self.group.lie_algebra)
-
-    def evaluate(self, discrete: np.ndarray, lie: np.ndarray) -> np.ndarray:
-        """The word in other images of the generators: (M, s, s), (D, s, s) -> (*batch, s, s)."""
-        size = discrete.shape[-1] if len(discrete) else lie.shape[-1]
-        batch, steps = self.index.shape[:-1], self.index.shape[-1]
-        out = np.broadcast_to(np.eye(size), (*batch, size, size)).copy()
-        for s in range(steps):
-            coefs = self.coefs[..., s, :]
-            if len(lie) and np.any(coefs):
-                out = out @ scipy.linalg.expm(np.tensordot(coefs, lie, 1))
-            if np.any(self.power[..., s]):
-                pairs = np.stack([self.index[..., s], self.power[..., s]], -1).reshape(-1, 2)
-                unique, inverse = np.unique(pairs, axis=0, return_inverse=True)
-                powers = np.stack([np.linalg.matrix_power(discrete[i], p) for i, p in unique])
-                out = out @ powers[inverse.reshape(-1)].reshape(*batch, size, size)
-        return out
-
-    @property
-    def inverse(self) -> GroupElement:
-        """g^-1, the word read backwards."""
-        zero = np.zeros_like(self.coefs)
-        return self._interleave(zero[..., ::-1, :], -self.power[..., ::-1], -self.coefs[..., ::-1, :])
-
-    def _interleave(self, first, power, second) -> GroupElement:
-        index = np.repeat(self.index[..., ::-1], 2, axis=-1)
-        coefs = np.stack([first, second], -2).reshape(*index.shape, self.coefs.shape[-1])
-        powers = np.stack([power, np.zeros_like(power)], -1).reshape(index.shape)
-        return GroupElement(self.group, coefs, index, powers)
-
-    def __matmul__(self, other: GroupElement) -> GroupElement:
-        if other.group.digest != self.group.digest:
-            raise GroupError(f"cannot multiply an element of {self.group.name} by one of {other.group.name}")
-        join = [np.concatenate(p, axis) for *p, axis in (
-            (self.coefs, other.coefs, -2), (self.index, other.index, -1), (self.power, other.power, -1))]
-        return GroupElement(self.group, *join)
-
-    def __getitem__(self, i) -> GroupElement:
-        if not self.index.shape[:-1]:
-            raise IndexError("a single group element cannot be indexed")
-        return GroupElement(self.group, self.coefs[i], self.index[i], self.power[i])
-
-    def __len__(self) -> int:
-        if not self.index.shape[:-1]:
-            raise TypeError("a single group element has no length")
-        return self.index.shape[0]
-
-    def __repr__(self) -> str:
-        return f"GroupElement({self.group.name}, batch={list(self.index.shape[:-1])})"
+__all__ = ["MatrixGroup"]
 
 
 class MatrixGroup:
@@ -128,8 +41,15 @@ class MatrixGroup:
         (4, True)
     """
 
-    def __init__(self, name: str, discrete_generators=(), lie_algebra=(), *, d: int | None = None,
-                 trust_digits: bool = False):
+    def __init__(
+        self,
+        name: str,
+        discrete_generators=(),
+        lie_algebra=(),
+        *,
+        d: int | None = None,
+        trust_digits: bool = False,
+    ):
         self.name = str(name)
         discrete = _stack(discrete_generators, "discrete_generators", self.name)
         lie = _stack(lie_algebra, "lie_algebra", self.name)
@@ -139,8 +59,10 @@ class MatrixGroup:
         sizes = {len(m[0]) for m in (discrete, lie) if len(m)} | ({d} if d is not None else set())
         if len(sizes) != 1:
             raise GroupError(
-                f"{self.name}: no generators and no dimension; pass d=..." if not sizes else
-                f"{self.name}: generators of different sizes {sorted(sizes)}; all must be (d, d) for one d")
+                f"{self.name}: no generators and no dimension; pass d=..."
+                if not sizes
+                else f"{self.name}: generators of different sizes {sorted(sizes)}; all must be (d, d) for one d"
+            )
         self.d = sizes.pop()
         if self.d < 1:
             raise GroupError(f"{self.name}: dimension d={self.d}, expected at least 1")
@@ -162,8 +84,12 @@ class MatrixGroup:
         d = int(group.d)
 
         def dense(items) -> list[np.ndarray]:
-            return [np.asarray(m) if hasattr(m, "__array__") or isinstance(m, (list, tuple)) else np.asarray(m @ np.eye(d))
-                    for m in items]
+            return [
+                np.asarray(m)
+                if hasattr(m, "__array__") or isinstance(m, (list, tuple))
+                else np.asarray(m @ np.eye(d))
+                for m in items
+            ]
 
         discrete, lie = dense(group.discrete_generators), dense(group.lie_algebra)
         discrete, lie = _finite.sharpened(discrete), [_finite.sharpened_entries(a) for a in lie]
@@ -171,7 +97,9 @@ class MatrixGroup:
         return cls(str(group), discrete, lie, d=None if is_complex else d)
 
     @classmethod
-    def polished(cls, name: str, discrete_generators, *, tol: float = 1e-2, max_order: int = 5000) -> MatrixGroup:
+    def polished(
+        cls, name: str, discrete_generators, *, tol: float = 1e-2, max_order: int = 5000
+    ) -> MatrixGroup:
         """The finite group nearest to approximate generators, as typed with few digits.
 
         The approximate closure gives the multiplication table; M_g <- mean_h M_{gh} M_h^-1 then converges
@@ -206,8 +134,10 @@ class MatrixGroup:
         return int(self.digest[:15], 16)
 
     def __repr__(self) -> str:
-        return (f"MatrixGroup({self.name}, d={self.d}, {len(self.discrete_generators)} discrete generators, "
-                f"{len(self.lie_algebra)} Lie algebra generators)")
+        return (
+            f"MatrixGroup({self.name}, d={self.d}, {len(self.discrete_generators)} discrete generators, "
+            f"{len(self.lie_algebra)} Lie algebra generators)"
+        )
 
     # ---- size -----------------------------------------------------------------------------------------------
 
@@ -225,7 +155,11 @@ class MatrixGroup:
 
     @property
     def _is_cyclic(self) -> bool:
-        return len(self.discrete_generators) == 1 and not np.any(self.lie_algebra) and self._orders[0] is not None
+        return (
+            len(self.discrete_generators) == 1
+            and not np.any(self.lie_algebra)
+            and self._orders[0] is not None
+        )
 
     @property
     def is_finite(self) -> bool:
@@ -254,8 +188,8 @@ class MatrixGroup:
         index = np.zeros((len(words), steps), int)
         power = np.zeros((len(words), steps), int)
         if len(moves):
-            index[:, :words.shape[1]] = moves[words, 0]
-            power[:, :words.shape[1]] = np.where(words >= 0, moves[words, 1], 0)
+            index[:, : words.shape[1]] = moves[words, 0]
+            power[:, : words.shape[1]] = np.where(words >= 0, moves[words, 1], 0)
         return GroupElement(self, np.zeros((len(words), steps, len(self.lie_algebra))), index, power)
 
     # ---- compactness ----------------------------------------------------------------------------------------
@@ -288,8 +222,12 @@ class MatrixGroup:
     def generators(self) -> GroupElement:
         """The discrete generators, as words of one letter."""
         many = len(self.discrete_generators)
-        return GroupElement(self, np.zeros((many, 1, len(self.lie_algebra))), np.arange(many)[:, None],
-                            np.ones((many, 1), int))
+        return GroupElement(
+            self,
+            np.zeros((many, 1, len(self.lie_algebra))),
+            np.arange(many)[:, None],
+            np.ones((many, 1), int),
+        )
 
     @cached_property
     def _rates(self) -> np.ndarray:
@@ -307,7 +245,9 @@ class MatrixGroup:
                 rates.append((np.pi if rotates else 0.12) / radius)
         return np.array(rates) / np.sqrt(max(1, len(rates) / 3))
 
-    def sample(self, n: int, generator: torch.Generator | np.random.Generator | int | None = None) -> GroupElement:
+    def sample(
+        self, n: int, generator: torch.Generator | np.random.Generator | int | None = None
+    ) -> GroupElement:
         """n group elements as random words; rotations by any angle, boosts and shears by a fraction of one.
 
         Args:
@@ -341,7 +281,8 @@ class MatrixGroup:
                     f"{self.name}: discrete_generators[{i}] misses order {order} by {miss:.1e} (|h^{order} - 1|). "
                     f"It was probably typed with few digits, and generates another, infinite group. Write it in "
                     f"full precision, or take MatrixGroup.polished({self.name!r}, generators), or pass "
-                    f"trust_digits=True if it is meant as it is.")
+                    f"trust_digits=True if it is meant as it is."
+                )
 
 
 def _stack(matrices: Sequence, what: str, name: str) -> np.ndarray:
@@ -355,8 +296,10 @@ def _stack(matrices: Sequence, what: str, name: str) -> np.ndarray:
         except (TypeError, ValueError) as e:
             raise GroupError(f"{name}: {what}[{i}] is not a matrix of numbers: {e}") from None
         if m.ndim != 2 or m.shape[0] != m.shape[1]:
-            raise GroupError(f"{name}: {what}[{i}] has shape {m.shape}, expected a square matrix (d, d)"
-                             + ("; pass a list of matrices, not one matrix" if m.ndim < 2 else ""))
+            raise GroupError(
+                f"{name}: {what}[{i}] has shape {m.shape}, expected a square matrix (d, d)"
+                + ("; pass a list of matrices, not one matrix" if m.ndim < 2 else "")
+            )
         if not np.isfinite(m).all():
             raise GroupError(f"{name}: {what}[{i}] has entries that are not finite numbers")
         items.append(m)
@@ -381,4 +324,5 @@ def _check_invertible(h: np.ndarray, i: int, name: str) -> None:
     if s[-1] <= 1e-11 * s[0]:
         raise GroupError(
             f"{name}: discrete_generators[{i}] is not invertible (singular values from {s[0]:.2e} down to "
-            f"{s[-1]:.2e}); a group element must be. Is it a Lie algebra generator put in the wrong list?")
+            f"{s[-1]:.2e}); a group element must be. Is it a Lie algebra generator put in the wrong list?"
+        )

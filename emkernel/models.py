@@ -1,4 +1,4 @@
-"""The reference networks: steerable point convolutions with gates and shortcuts, for molecules, shapes and particles."""
+"""The reference networks for molecules, shapes and particles: steerable convolutions, gates, shortcuts."""
 
 from __future__ import annotations
 
@@ -48,8 +48,16 @@ class SteerableBlock(EquivariantModule):
         as :class:`PointConv`; with a pair (source, target) of x the shortcut is that of the target.
     """
 
-    def __init__(self, rep_in: Rep, rep_out: Rep, edge_rep: Rep | None = None, *, norm: bool = True, shortcut: bool = True,
-                 **conv):
+    def __init__(
+        self,
+        rep_in: Rep,
+        rep_out: Rep,
+        edge_rep: Rep | None = None,
+        *,
+        norm: bool = True,
+        shortcut: bool = True,
+        **conv,
+    ):
         super().__init__()
         check_rep(rep_in=rep_in, rep_out=rep_out, edge_rep=edge_rep)
         self.rep_in, self.rep_out = rep_in, rep_out
@@ -75,8 +83,8 @@ class MoleculeNet(EquivariantModule):
 
     Args:
         group: a subgroup of O(3).
-        target: "dipole" reads off |Σ_i q_i (x_i - x̄) + v_i| with neutral charges q and atomic vectors v, the magnitude of
-            the dipole moment (charges in units of e·debye/(e·Å)); "sum" and "mean" pool an atomic invariant.
+        target: "dipole" reads off |Σ_i q_i x_i + v_i| with charges q of sum zero and atomic vectors v, the
+            magnitude of the dipole moment (charges in units of e·debye/(e·Å)); "sum" and "mean" pool an atomic invariant.
         atoms: number of atom classes; ``batch.x["z"]`` holds the class of each atom.
         bonds: number of bond classes in ``batch.edge_attr["bond"]``.
         radius: join atoms closer than this (Å) instead of bonded ones; bonded pairs keep their class.
@@ -87,9 +95,22 @@ class MoleculeNet(EquivariantModule):
         GraphBatch of molecules -> (num_graphs,)
     """
 
-    def __init__(self, group: MatrixGroup, *, target: str = "dipole", atoms: int = 5, bonds: int = 5,
-                 radius: float | None = None, channels: int = 32, degree: int = 1, layers: int = 4,
-                 neighbours: float | None = None, shift: float = 0.0, scale: float = 1.0, **kernel):
+    def __init__(
+        self,
+        group: MatrixGroup,
+        *,
+        target: str = "dipole",
+        atoms: int = 5,
+        bonds: int = 5,
+        radius: float | None = None,
+        channels: int = 32,
+        degree: int = 1,
+        layers: int = 4,
+        neighbours: float | None = None,
+        shift: float = 0.0,
+        scale: float = 1.0,
+        **kernel,
+    ):
         super().__init__()
         if target not in ("dipole", "sum", "mean"):
             raise ValueError(f"target must be 'dipole', 'sum' or 'mean', got {target!r}")
@@ -98,11 +119,24 @@ class MoleculeNet(EquivariantModule):
         edge_rep = ((bonds + 2 * atoms) * Scalar)(group)
         kernel = {"cutoff": radius or 2.0, "degree": max(degree, 1)} | kernel
         self.embed = Linear((atoms * Scalar)(group), rep)
-        self.blocks = nn.ModuleList([
-            SteerableBlock(rep, rep, edge_rep, norm=False, neighbours=neighbours or (2.0 if radius is None else 12.0), **kernel)
-            for _ in range(layers)])
-        self.head = nn.Sequential(Linear(rep, (channels * Scalar)(group)), nn.SiLU(),
-                                  Linear((channels * Scalar)(group), Scalar(group)))
+        self.blocks = nn.ModuleList(
+            [
+                SteerableBlock(
+                    rep,
+                    rep,
+                    edge_rep,
+                    norm=False,
+                    neighbours=neighbours or (2.0 if radius is None else 12.0),
+                    **kernel,
+                )
+                for _ in range(layers)
+            ]
+        )
+        self.head = nn.Sequential(
+            Linear(rep, (channels * Scalar)(group)),
+            nn.SiLU(),
+            Linear((channels * Scalar)(group), Scalar(group)),
+        )
         self.vector = Linear(rep, V(group)) if target == "dipole" else None
         self.register_buffer("shift", torch.tensor(float(shift)))
         self.register_buffer("scale", torch.tensor(float(scale)))
@@ -127,21 +161,25 @@ class MoleculeNet(EquivariantModule):
         graph, bond = self.graph(batch)
         one_hot = nn.functional.one_hot
         types = one_hot(z, self.atoms).to(pos.dtype)
-        attr = torch.cat([one_hot(bond, self.bonds).to(pos.dtype), types[graph.source], types[graph.target]], 1)
+        attr = torch.cat(
+            [one_hot(bond, self.bonds).to(pos.dtype), types[graph.source], types[graph.target]], 1
+        )
         x = self.embed(types)
         for block in self.blocks:
             x = block(x, pos, graph, attr)
         q = self.head(x)
         if self.target != "dipole":
-            return segment_reduce(q, batch.batch, batch.num_graphs, self.target)[:, 0] * self.scale + self.shift
+            return (
+                segment_reduce(q, batch.batch, batch.num_graphs, self.target)[:, 0] * self.scale + self.shift
+            )
         q = q - segment_reduce(q, batch.batch, batch.num_graphs, "mean")[batch.batch]
         moment = segment_reduce(q * pos + self.vector(x), batch.batch, batch.num_graphs, "sum")
         return torch.linalg.vector_norm(moment, dim=1) * self.scale
 
 
 class ShapeNet(EquivariantModule):
-    """The class of a point cloud: steerable convolutions with gradual random downsampling and k nearest neighbours at each
-    layer, then invariant pooling (paper, section 5.2).
+    """The class of a point cloud: steerable convolutions with gradual random downsampling and k nearest
+    neighbours at each layer, then invariant pooling (paper, section 5.2).
 
     Args:
         group: a subgroup of O(3).
@@ -159,13 +197,26 @@ class ShapeNet(EquivariantModule):
         GraphBatch of point clouds -> (num_graphs, classes) logits
     """
 
-    def __init__(self, group: MatrixGroup, classes: int, *, channels: tuple[int, ...] = (12, 16, 32), degree: int = 2,
-                 points: tuple[int, ...] = (256, 64, 24), neighbours: tuple[int, ...] = (24, 20, 24),
-                 cutoffs: tuple[float, ...] = (0.35, 0.7, 1.4), normals: bool = True, dropout: float = 0.3, **kernel):
+    def __init__(
+        self,
+        group: MatrixGroup,
+        classes: int,
+        *,
+        channels: tuple[int, ...] = (12, 16, 32),
+        degree: int = 2,
+        points: tuple[int, ...] = (256, 64, 24),
+        neighbours: tuple[int, ...] = (24, 20, 24),
+        cutoffs: tuple[float, ...] = (0.35, 0.7, 1.4),
+        normals: bool = True,
+        dropout: float = 0.3,
+        **kernel,
+    ):
         super().__init__()
         if not len(channels) == len(points) == len(neighbours) == len(cutoffs):
-            raise ValueError(f"channels, points, neighbours and cutoffs describe {len(channels)}, {len(points)}, "
-                             f"{len(neighbours)} and {len(cutoffs)} layers; expected one entry per layer in each")
+            raise ValueError(
+                f"channels, points, neighbours and cutoffs describe {len(channels)}, {len(points)}, "
+                f"{len(neighbours)} and {len(cutoffs)} layers; expected one entry per layer in each"
+            )
         self.group, self.points, self.neighbours = group, tuple(points), tuple(neighbours)
         self.normal = Harmonics(group, (2,)) if normals else None
         rep = Scalar(group) + self.normal.rep if normals else Scalar(group)
@@ -173,12 +224,26 @@ class ShapeNet(EquivariantModule):
         for m, k, cutoff in zip(channels, neighbours, cutoffs):
             rep_out = harmonic_rep(group, m, degree)
             options = {"degree": max(degree, 1), "width": 6, "hidden": 48, "radial": 12} | kernel
-            self.blocks.append(SteerableBlock(rep, rep_out, shortcut=len(self.blocks) > 0, aggr="sum", neighbours=k,
-                                              cutoff=cutoff, **options))
+            self.blocks.append(
+                SteerableBlock(
+                    rep,
+                    rep_out,
+                    shortcut=len(self.blocks) > 0,
+                    aggr="sum",
+                    neighbours=k,
+                    cutoff=cutoff,
+                    **options,
+                )
+            )
             rep = rep_out
         self.pool = InvariantPool(rep)
-        self.head = nn.Sequential(nn.Linear(self.pool.size, 256), nn.BatchNorm1d(256), nn.SiLU(), nn.Dropout(dropout),
-                                  nn.Linear(256, classes))
+        self.head = nn.Sequential(
+            nn.Linear(self.pool.size, 256),
+            nn.BatchNorm1d(256),
+            nn.SiLU(),
+            nn.Dropout(dropout),
+            nn.Linear(256, classes),
+        )
 
     def forward(self, batch: GraphBatch) -> torch.Tensor:
         pos, index = batch.pos, batch.batch
@@ -211,16 +276,29 @@ class ParticleNet(EquivariantModule):
         GraphBatch with x["vel"] (N, d), x["charge"] (N, 1) -> (N, d)
     """
 
-    def __init__(self, group: MatrixGroup, *, channels: int = 16, degree: int = 1, layers: int = 3,
-                 neighbours: float = 4.0, scale: float = 1.0, **kernel):
+    def __init__(
+        self,
+        group: MatrixGroup,
+        *,
+        channels: int = 16,
+        degree: int = 1,
+        layers: int = 3,
+        neighbours: float = 4.0,
+        scale: float = 1.0,
+        **kernel,
+    ):
         super().__init__()
         self.group = group
         rep = harmonic_rep(group, channels, degree)
         edge_rep = (2 * Scalar + V)(group)
         kernel = {"cutoff": 4.0, "degree": max(degree, 1)} | kernel
         self.embed = Linear((Scalar + V)(group), rep)
-        self.blocks = nn.ModuleList([
-            SteerableBlock(rep, rep, edge_rep, norm=False, neighbours=neighbours, **kernel) for _ in range(layers)])
+        self.blocks = nn.ModuleList(
+            [
+                SteerableBlock(rep, rep, edge_rep, norm=False, neighbours=neighbours, **kernel)
+                for _ in range(layers)
+            ]
+        )
         self.out = Linear(rep, V(group))
         self.register_buffer("scale", torch.tensor(float(scale)))
 

@@ -16,8 +16,9 @@ from functools import cached_property, reduce
 import numpy as np
 
 from .errors import RepError
+from .group_element import GroupElement
 from .images import Images, kron
-from .matrix_group import GroupElement, MatrixGroup
+from .matrix_group import MatrixGroup
 
 __all__ = ["GivenRep", "Images", "Rep", "Scalar", "T", "V"]
 
@@ -114,7 +115,9 @@ class Rep:
         self._require_bound()
         if isinstance(g, GroupElement):
             if g.group.digest != self.group.digest:
-                raise RepError(f"{self} is a representation of {self.group.name}, got an element of {g.group.name}")
+                raise RepError(
+                    f"{self} is a representation of {self.group.name}, got an element of {g.group.name}"
+                )
             return self._rho(g, g.index.shape[:-1])
         matrix = _square(g, self.group.d, "g")
         return self._rho(matrix, matrix.shape[:-2])
@@ -133,7 +136,9 @@ class Rep:
         """The matrices on the generators of the group."""
         G = self._require_bound()
         n = self.size
-        discrete = self._rho(G.generators, (len(G.discrete_generators),)) if len(G.discrete_generators) else []
+        discrete = (
+            self._rho(G.generators, (len(G.discrete_generators),)) if len(G.discrete_generators) else []
+        )
         lie = [self._drho(a) for a in G.lie_algebra]
         return Images.of_content(np.asarray(discrete).reshape(-1, n, n), np.array(lie).reshape(-1, n, n))
 
@@ -292,7 +297,7 @@ class SumRep(Rep):
         at = 0
         for (n, t), m in zip(self.parts, matrices):
             for _ in range(n):
-                out[..., at:at + t.size, at:at + t.size] = m
+                out[..., at : at + t.size, at : at + t.size] = m
                 at += t.size
         return out
 
@@ -329,14 +334,20 @@ class GivenRep(Rep):
         G = self.group
         discrete, lie = np.asarray(self.discrete, float), np.asarray(self.lie, float)
         n = (discrete if len(discrete) else lie).shape[-1]
-        for what, m, many in (("discrete", discrete, len(G.discrete_generators)), ("lie", lie, len(G.lie_algebra))):
+        for what, m, many in (
+            ("discrete", discrete, len(G.discrete_generators)),
+            ("lie", lie, len(G.lie_algebra)),
+        ):
             if len(m) != many or (many and m.shape != (many, n, n)):
-                raise RepError(f"{self.name}: {what} images have shape {m.shape}, expected ({many}, n, n): one for "
-                               f"each generator of {G.name}")
+                raise RepError(
+                    f"{self.name}: {what} images have shape {m.shape}, expected ({many}, n, n): one for "
+                    f"each generator of {G.name}"
+                )
             if not np.isfinite(m).all():
                 raise RepError(f"{self.name}: {what} images have entries that are not finite numbers")
-        object.__setattr__(self, "images", Images.of_content(
-            discrete.reshape(-1, n, n), lie.reshape(-1, n, n)))
+        object.__setattr__(
+            self, "images", Images.of_content(discrete.reshape(-1, n, n), lie.reshape(-1, n, n))
+        )
 
     @property
     def size(self):
@@ -344,20 +355,27 @@ class GivenRep(Rep):
 
     def _rho(self, g, batch):
         if not isinstance(g, GroupElement):
-            raise RepError(f"{self} is known on the generators only: pass the group element (the word), not its matrix")
+            raise RepError(
+                f"{self} is known on the generators only: pass the group element (the word), not its matrix"
+            )
         return g.evaluate(self.images.discrete, self.images.lie)
 
     def _drho(self, A):
         basis = self.group.lie_algebra.reshape(len(self.group.lie_algebra), -1).T
         coefs, *_ = np.linalg.lstsq(basis, A.reshape(-1), rcond=None)
         if np.abs(basis @ coefs - A.reshape(-1)).max(initial=0) > 1e-8 * max(1.0, np.abs(A).max()):
-            raise RepError(f"A is not a combination of the lie_algebra generators of {self.group.name}, on which alone "
-                           f"{self} is known")
+            raise RepError(
+                f"A is not a combination of the lie_algebra generators of {self.group.name}, on which alone "
+                f"{self} is known"
+            )
         return np.tensordot(coefs, self.images.lie, 1)
 
     def __eq__(self, other):
-        return (isinstance(other, GivenRep) and self.group == other.group
-                and self.images.digest == other.images.digest)
+        return (
+            isinstance(other, GivenRep)
+            and self.group == other.group
+            and self.images.digest == other.images.digest
+        )
 
     def __hash__(self):
         return int(self.images.digest[:15], 16)
@@ -392,8 +410,12 @@ def _sum(terms, group) -> Rep:
 def _product(a: Rep, b: Rep) -> Rep:
     if isinstance(a, ScalarRep):
         return b
-    factors = tuple(f for r in (a, b) for f in (r.factors if isinstance(r, ProductRep) else (r,))
-                    if not isinstance(f, ScalarRep))
+    factors = tuple(
+        f
+        for r in (a, b)
+        for f in (r.factors if isinstance(r, ProductRep) else (r,))
+        if not isinstance(f, ScalarRep)
+    )
     return factors[0] if len(factors) == 1 else ProductRep(factors, a.group)
 
 
@@ -405,8 +427,10 @@ def _together(a: Rep, b: Rep) -> tuple[Rep, Rep]:
     if b.group is None and a.group is not None:
         return a, b(a.group)
     if a.group is not None and a.group.digest != b.group.digest:
-        raise RepError(f"{a} belongs to {a.group.name}, {b} to {b.group.name}: representations of different groups "
-                       "do not combine")
+        raise RepError(
+            f"{a} belongs to {a.group.name}, {b} to {b.group.name}: representations of different groups "
+            "do not combine"
+        )
     return a, b
 
 

@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import torch
 
-from .checks import TOLERANCE, check_equivariance, check_group, check_rep, dtype_of, report_equivariance
+from ._equivariance import dtype_of, report_equivariance
+from .checks import TOLERANCE, check_equivariance, check_group, check_rep
 from .matrix_group import MatrixGroup
 from .rep import Rep
 

@@ -9,10 +9,8 @@ after epoch n goes on as if it had never stopped.
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import os
-import pickle
 import signal
 import time
 import warnings
@@ -25,6 +23,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ._keep import EpochShuffle, check_resumable, epoch_seed, keeper, write_json
 from .batch import GraphBatch
 from .data.ragged import as_is
 from .errors import DataError, GroupError
@@ -203,27 +202,6 @@ def _lightning():
     return pl
 
 
-class EpochShuffle(torch.utils.data.Sampler[int]):
-    """All of n items in an order that the seed and the epoch decide, whatever was drawn before."""
-
-    def __init__(self, n: int, seed: int):
-        self.n, self.seed, self.epoch = n, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(torch.randperm(self.n, generator=torch.Generator().manual_seed(_seed(self.seed, self.epoch))).tolist())
-
-    def __len__(self) -> int:
-        return self.n
-
-
-def _seed(seed: int, epoch: int, rank: int = 0) -> int:
-    return (seed * 1_000_003 + epoch * 1009 + rank) % 2**63
-
-
 def _module(pl, group: MatrixGroup, config: RunConfig, network: nn.Module, steps: int):
     task = TASKS[config.task]
 
@@ -233,7 +211,7 @@ def _module(pl, group: MatrixGroup, config: RunConfig, network: nn.Module, steps
             self.network = network
 
         def on_train_epoch_start(self):
-            torch.manual_seed(_seed(config.seed, self.current_epoch, 1 + self.global_rank))
+            torch.manual_seed(epoch_seed(config.seed, self.current_epoch, 1 + self.global_rank))
 
         def training_step(self, batch, _):
             batch = task.augment(batch, config, None)
@@ -262,66 +240,10 @@ def _module(pl, group: MatrixGroup, config: RunConfig, network: nn.Module, steps
         def on_save_checkpoint(self, checkpoint):
             checkpoint["emkernel"] = {"group": group.digest, "group_name": group.name, "config": asdict(config)}
 
+        def on_load_checkpoint(self, checkpoint):
+            checkpoint["callbacks"].pop("Timer", None)  # max_time counts from the resumption
+
     return Training()
-
-
-def _keeper(pl, out: Path, task: Task):
-    class Keeper(pl.callbacks.Checkpoint):
-        """After each epoch: metrics.csv, last.ckpt, and best.ckpt where the metric improved."""
-
-        def __init__(self):
-            self.rows: list[dict[str, float]] = []
-            self.began = time.time()
-
-        @property
-        def best(self) -> dict[str, float] | None:
-            known = [row for row in self.rows if row[task.metric] == row[task.metric]]
-            pick = max if task.higher else min
-            return pick(known, key=lambda row: row[task.metric]) if known else None
-
-        def on_train_epoch_start(self, trainer, module):
-            self.began = time.time()
-
-        def on_train_epoch_end(self, trainer, module):
-            found = {k: float(v) for k, v in trainer.callback_metrics.items()}
-            self.rows.append({
-                "epoch": trainer.current_epoch, "loss": found.get("loss_epoch", float("nan")),
-                task.metric: found.get(task.metric, float("nan")), "lr": trainer.optimizers[0].param_groups[0]["lr"],
-                "seconds": time.time() - self.began})
-            names = ["last.ckpt"] if self.best is not self.rows[-1] else ["best.ckpt", "last.ckpt"]
-            for name in names:
-                part = out / "checkpoints" / f"{name}.part"
-                trainer.save_checkpoint(part)
-                if trainer.is_global_zero:
-                    os.replace(part, part.with_suffix(""))
-            if trainer.is_global_zero:
-                lines = [",".join(self.rows[0]), *(",".join(f"{v:.7g}" for v in row.values()) for row in self.rows)]
-                write_text(out / "metrics.csv", "\n".join(lines) + "\n")
-
-        def state_dict(self):
-            return {"rows": self.rows}
-
-        def load_state_dict(self, state):
-            self.rows = list(state["rows"])
-
-    return Keeper()
-
-
-def _check_resumable(last: Path, group: MatrixGroup, config: RunConfig) -> None:
-    """Raise unless the checkpoint is whole and belongs to this group, task and network."""
-    try:
-        kept = torch.load(last, map_location="cpu", weights_only=True)["emkernel"]
-    except FileNotFoundError:
-        raise FileNotFoundError(f"nothing to resume: {last} does not exist") from None
-    except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as e:
-        raise DataError(f"{last} is not a checkpoint of a training run, or is damaged ({type(e).__name__})") from e
-    if kept["group"] != group.digest:
-        raise GroupError(f"the checkpoint was trained with the group {kept['group_name']}, not with {group.name}: their "
-                         "generators differ")
-    now = asdict(config)
-    for name in ("task", "target", "field", "model", "average"):
-        if kept["config"][name] != now[name]:
-            raise ValueError(f"the run was begun with {name} = {kept['config'][name]!r}, and cannot go on with {now[name]!r}")
 
 
 def train(group: MatrixGroup, config: RunConfig, out: str | os.PathLike, *, resume: bool = False, progress: bool = True,
@@ -351,7 +273,7 @@ def train(group: MatrixGroup, config: RunConfig, out: str | os.PathLike, *, resu
     task = TASKS[config.task]
     last = out / "checkpoints" / "last.ckpt"
     if resume:
-        _check_resumable(last, group, config)
+        check_resumable(last, group, config)
     elif last.exists() or (out / "results.json").exists():
         raise FileExistsError(f"{out} holds a run already: resume it, or choose another folder")
     if group.d != 3:
@@ -372,8 +294,8 @@ def train(group: MatrixGroup, config: RunConfig, out: str | os.PathLike, *, resu
                                     drop_last=items >= config.batch_size, generator=torch.Generator()),
         torch.utils.data.DataLoader(data["val"], 4 * config.batch_size, collate_fn=as_is, generator=torch.Generator())]
     module = _module(pl, group, config, network, steps=config.epochs * len(loaders[0]))
-    keeper = _keeper(pl, out, task)
-    watch = [keeper, *callbacks]
+    kept = keeper(pl, out, task.metric, task.higher)
+    watch = [kept, *callbacks]
     if config.average:
         watch.append(pl.callbacks.EMAWeightAveraging(decay=config.average))
     if progress:
@@ -390,16 +312,20 @@ def train(group: MatrixGroup, config: RunConfig, out: str | os.PathLike, *, resu
         if runner.is_global_zero:
             write_json(out / "config.json", {"group": group.name, "group_digest": group.digest, **asdict(config)})
         _fit(runner, module, loaders, str(last) if resume else None)
-    best = keeper.best or {}
+    best = kept.best or {}
     results = {
         "task": config.task, "group": group.name, "metric": task.metric, "unit": task.unit,
-        "value": keeper.rows[-1][task.metric] if keeper.rows else None, "best": best.get(task.metric),
-        "epochs": len(keeper.rows), "seconds_training": sum(row["seconds"] for row in keeper.rows),
+        "value": _number(kept.rows[-1][task.metric]), "best": best.get(task.metric),
+        "epochs": len(kept.rows), "seconds_training": sum(row["seconds"] for row in kept.rows),
         "seconds_building": built, "parameters": sum(p.numel() for p in network.parameters()), "training_items": items,
         "checkpoint": "checkpoints/best.ckpt" if best else None, **_baseline(config, data)}
     if runner.is_global_zero:
         write_json(out / "results.json", results)
     return results
+
+
+def _number(value: float) -> float | None:
+    return None if value != value else value
 
 
 def _fit(runner, module, loaders: list, checkpoint: str | None) -> None:
@@ -452,15 +378,3 @@ def _baseline(config: RunConfig, data) -> dict[str, float]:
         return {"baseline": float((z - y.median()).abs().mean())}
     label = torch.as_tensor(train.label)
     return {"baseline": float((torch.as_tensor(val.label) == label.bincount().argmax()).float().mean())}
-
-
-def write_json(path: Path, content: dict) -> None:
-    """Write a JSON file whole or not at all."""
-    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)

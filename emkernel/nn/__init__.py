@@ -9,4 +9,14 @@ from .nonlinear import Gate, Invariants
 from .norm import BatchNorm
 from .pool import InvariantPool
 
-__all__ = ["EMLP", "BatchNorm", "Bilinear", "Gate", "ImplicitKernel", "Invariants", "InvariantPool", "Linear", "PointConv"]
+__all__ = [
+    "EMLP",
+    "BatchNorm",
+    "Bilinear",
+    "Gate",
+    "ImplicitKernel",
+    "Invariants",
+    "InvariantPool",
+    "Linear",
+    "PointConv",
+]

@@ -35,7 +35,9 @@ class EquivariantModule(nn.Module):
         super()._apply(fn, recurse)
         for name, exact in self._exact.items():
             now = self._buffers[name]
-            self._buffers[name] = exact.to(device=now.device, dtype=now.dtype) if now.device.type != "meta" else now
+            self._buffers[name] = (
+                exact.to(device=now.device, dtype=now.dtype) if now.device.type != "meta" else now
+            )
         self._constants_changed()
         return self
 
@@ -54,8 +56,10 @@ class EquivariantModule(nn.Module):
             if key in unexpected:
                 unexpected.remove(key)
             if state_dict[key].shape != exact.shape:
-                errors.append(f"{key}: the checkpoint has a constant of shape {tuple(state_dict[key].shape)}, this layer "
-                              f"one of {tuple(exact.shape)}: it was trained with another group or other representations")
+                errors.append(
+                    f"{key}: the checkpoint has a constant of shape {tuple(state_dict[key].shape)}, this layer "
+                    f"one of {tuple(exact.shape)}: it was trained with another group or other representations"
+                )
                 continue
             exact = state_dict[key].detach().to("cpu", torch.float64).clone()
             self._exact[name] = exact
@@ -79,7 +83,9 @@ def check_rep(**reps: Rep | None) -> None:
         if first is None:
             first = (name, rep)
         elif rep.group.digest != first[1].group.digest:
-            raise RepError(f"{first[0]} belongs to {first[1].group.name}, {name} to {rep.group.name}; expected one group")
+            raise RepError(
+                f"{first[0]} belongs to {first[1].group.name}, {name} to {rep.group.name}; expected one group"
+            )
 
 
 def check_features(x: torch.Tensor, rep: Rep, name: str, reference: torch.Tensor | None = None) -> None:
@@ -87,9 +93,13 @@ def check_features(x: torch.Tensor, rep: Rep, name: str, reference: torch.Tensor
     if not isinstance(x, torch.Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(x).__name__}")
     if x.ndim < 1 or x.shape[-1] != rep.size:
-        raise RepError(f"{name} has shape {tuple(x.shape)}, expected (..., {rep.size}) for the representation {rep}")
+        raise RepError(
+            f"{name} has shape {tuple(x.shape)}, expected (..., {rep.size}) for the representation {rep}"
+        )
     if not x.is_floating_point():
         raise TypeError(f"{name} has dtype {x.dtype}, expected a floating type")
     if reference is not None and x.dtype != reference.dtype and not torch.is_autocast_enabled(x.device.type):
-        raise TypeError(f"{name} has dtype {x.dtype}, the layer {reference.dtype}: convert one of them "
-                        f"(layer.to({x.dtype}) or {name}.to({reference.dtype}))")
+        raise TypeError(
+            f"{name} has dtype {x.dtype}, the layer {reference.dtype}: convert one of them "
+            f"(layer.to({x.dtype}) or {name}.to({reference.dtype}))"
+        )

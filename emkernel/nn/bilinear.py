@@ -69,14 +69,16 @@ class Bilinear(EquivariantModule):
         """The layer between blocks (N, d, m)."""
         if self.out is None:
             n = xs[0].shape[0]
-            return [xs[0].new_zeros(n, r.size, m) for r, m in zip(self.layout_out.irreps, self.layout_out.copies)]
+            return [
+                xs[0].new_zeros(n, r.size, m) for r, m in zip(self.layout_out.irreps, self.layout_out.copies)
+            ]
         xs, ys = self.left.blocks(xs), self.right.blocks(ys)
         found: dict[int, list[torch.Tensor]] = {c.index: [] for c in self._wanted}
         for i, j, name, targets in self._pairs:
             z = torch.einsum("qij,niu,nju->nqu", getattr(self, name), xs[i], ys[j])
             at = 0
             for index, d, r in targets:
-                piece = z[:, at:at + r * d].unflatten(1, (r, d))
+                piece = z[:, at : at + r * d].unflatten(1, (r, d))
                 found[index].append(piece.transpose(1, 2).flatten(2))
                 at += r * d
         return self.out.blocks([torch.cat(found[c.index], 2) for c in self._wanted])
@@ -85,9 +87,13 @@ class Bilinear(EquivariantModule):
         check_features(x, self.rep_left, "x")
         check_features(y, self.rep_right, "y", x)
         if x.shape[:-1] != y.shape[:-1]:
-            raise ValueError(f"x and y have batch shapes {tuple(x.shape[:-1])} and {tuple(y.shape[:-1])}; expected equal")
-        blocks = self.blocks(self.left.layout_in.blocks(x.reshape(-1, x.shape[-1])),
-                             self.right.layout_in.blocks(y.reshape(-1, y.shape[-1])))
+            raise ValueError(
+                f"x and y have batch shapes {tuple(x.shape[:-1])} and {tuple(y.shape[:-1])}; expected equal"
+            )
+        blocks = self.blocks(
+            self.left.layout_in.blocks(x.reshape(-1, x.shape[-1])),
+            self.right.layout_in.blocks(y.reshape(-1, y.shape[-1])),
+        )
         return self.layout_out.flat(blocks).reshape(*x.shape[:-1], self.rep_out.size)
 
     def extra_repr(self) -> str:

@@ -25,22 +25,23 @@ class PointConv(EquivariantModule):
     """y_i = W_0 f_i + Σ_{j in N(i)} k(x_i - x_j, z_ij) f_j (paper, eq. 13).
 
     The neighbours' term is an implicit steerable kernel; the term i = j is an equivariant linear map, which is what a
-    steerable kernel is at x = 0. ``edge_index[0]`` is the source j and ``edge_index[1]`` the target i, the edge vector is
-    pos[i] - pos[j].
+    steerable kernel is at x = 0. ``edge_index[0]`` is the source j and ``edge_index[1]`` the target i, the
+    edge vector is pos[i] - pos[j].
 
     Args:
         rep_in, rep_out: bound representations of the feature fields.
         edge_rep: representation of the edge attributes, or None.
-        contraction: "kernel" forms the kernel on every edge (the reference); "aggregate" and "expand" never do, and apply
-            the weights once per node (:mod:`emkernel.ops.contract`): the same function and ``state_dict``; "auto" takes
-            the cheaper of the two for each pair of irreducibles.
+        contraction: "kernel" forms the kernel on every edge (the reference); "aggregate" and "expand" never
+            do, and apply the weights once per node (:mod:`emkernel.ops.contract`): the same function and
+            ``state_dict``; "auto" takes the cheaper of the two for each pair of irreducibles.
         aggr: "sum" or "mean" over the neighbours; "max" or "min" where ``rep_out`` permutes components, which
             alone commutes with them.
         neighbours: typical number of neighbours; a sum is divided by its square root, so that it keeps unit variance.
         self_interaction: include the term i = j.
         bias: learnable invariant offset (with the term i = j).
         backend: of the segment reductions, see :func:`emkernel.ops.segment.segment_reduce`.
-        **kernel: further arguments of :class:`ImplicitKernel` (degree, width, hidden, layers, radial, cutoff, bilinear).
+        **kernel: further arguments of :class:`ImplicitKernel` (degree, width, hidden, layers, radial,
+        cutoff, bilinear).
 
     Shapes:
         x (N, rep_in.size), pos (N, d), edge_index (2, E), edge_attr (E, edge_rep.size) -> (N, rep_out.size); with pairs
@@ -55,8 +56,20 @@ class PointConv(EquivariantModule):
         >>> y = conv(x, pos, knn_graph(pos, 8))
     """
 
-    def __init__(self, rep_in: Rep, rep_out: Rep, edge_rep: Rep | None = None, *, contraction: str = "auto",
-                 aggr: str = "sum", neighbours: float = 1.0, self_interaction: bool = True, bias: bool = True, backend: str = "auto", **kernel):
+    def __init__(
+        self,
+        rep_in: Rep,
+        rep_out: Rep,
+        edge_rep: Rep | None = None,
+        *,
+        contraction: str = "auto",
+        aggr: str = "sum",
+        neighbours: float = 1.0,
+        self_interaction: bool = True,
+        bias: bool = True,
+        backend: str = "auto",
+        **kernel,
+    ):
         super().__init__()
         check_rep(rep_in=rep_in, rep_out=rep_out, edge_rep=edge_rep)
         if contraction not in CONTRACTIONS:
@@ -66,8 +79,10 @@ class PointConv(EquivariantModule):
         if aggr not in ("sum", "mean", "max", "min"):
             raise ValueError(f"aggr must be 'sum', 'mean', 'max' or 'min', got {aggr!r}")
         if aggr in ("max", "min") and not _permutes(rep_out):
-            raise RepError(f"aggr={aggr!r} does not commute with {rep_out}: a componentwise {aggr} is equivariant only where "
-                           "the group permutes components; use 'sum' or 'mean'")
+            raise RepError(
+                f"aggr={aggr!r} does not commute with {rep_out}: a componentwise {aggr} is equivariant only where "
+                "the group permutes components; use 'sum' or 'mean'"
+            )
         if not neighbours > 0:
             raise ValueError(f"neighbours must be positive, got {neighbours}")
         self.rep_in, self.rep_out, self.edge_rep = rep_in, rep_out, edge_rep
@@ -82,14 +97,17 @@ class PointConv(EquivariantModule):
         if self.self_term is not None:
             self.self_term.reset_parameters()
 
-    def forward(self, x, pos, edge_index, edge_attr: torch.Tensor | None = None,
-                size: tuple[int, int] | None = None) -> torch.Tensor:
+    def forward(
+        self, x, pos, edge_index, edge_attr: torch.Tensor | None = None, size: tuple[int, int] | None = None
+    ) -> torch.Tensor:
         x_source, x_target, pos_source, pos_target = self._sides(x, pos, size)
         if isinstance(edge_index, Neighbours):
             graph = edge_index
             if (graph.num_sources, graph.num_targets) != (len(pos_source), len(pos_target)):
-                raise ValueError(f"the prepared graph joins {graph.num_sources} sources to {graph.num_targets} targets, pos "
-                                 f"has {len(pos_source)} and {len(pos_target)}")
+                raise ValueError(
+                    f"the prepared graph joins {graph.num_sources} sources to {graph.num_targets} targets, pos "
+                    f"has {len(pos_source)} and {len(pos_target)}"
+                )
         else:
             graph = Neighbours.of(edge_index, len(pos_source), len(pos_target))
         if edge_attr is not None and len(edge_attr) != graph.num_edges:
@@ -109,9 +127,17 @@ class PointConv(EquivariantModule):
 
     def _node_order(self, x, edge_vec, edge_attr, graph: Neighbours) -> torch.Tensor:
         kernel, layout = self.kernel, self.kernel.layout_out
-        blocks = node_order(kernel.hidden(edge_vec, edge_attr), kernel.layout_in.blocks(x), graph, kernel.triples,
-                            kernel.couplings, kernel.folded, list(kernel.weight),
-                            [(r.size, m) for r, m in zip(layout.irreps, layout.copies)], self.contraction)
+        blocks = node_order(
+            kernel.hidden(edge_vec, edge_attr),
+            kernel.layout_in.blocks(x),
+            graph,
+            kernel.triples,
+            kernel.couplings,
+            kernel.folded,
+            list(kernel.weight),
+            [(r.size, m) for r, m in zip(layout.irreps, layout.copies)],
+            self.contraction,
+        )
         out = layout.flat(blocks)
         return out / graph.degree.clamp(min=1).to(out.dtype)[:, None] if self.aggr == "mean" else out
 
@@ -134,12 +160,16 @@ class PointConv(EquivariantModule):
                 given = tuple(p.shape) if isinstance(p, torch.Tensor) else type(p).__name__
                 raise ValueError(f"{name} must be (N, {d}) for {self.rep_in.group.name}, got {given}")
             if f is not None and (f.ndim != 2 or len(f) != len(p)):
-                raise ValueError(f"x and {name} have {len(f)} and {len(p)} nodes; expected one feature vector (N, "
-                                 f"{self.rep_in.size}) per point")
+                raise ValueError(
+                    f"x and {name} have {len(f)} and {len(p)} nodes; expected one feature vector (N, "
+                    f"{self.rep_in.size}) per point"
+                )
             if p.dtype != weight.dtype and not torch.is_autocast_enabled(p.device.type):
                 raise TypeError(f"{name} has dtype {p.dtype}, the layer {weight.dtype}: convert one of them")
         if size is not None and tuple(size) != (len(pos_source), len(pos_target)):
-            raise ValueError(f"size={tuple(size)} but pos has {len(pos_source)} sources and {len(pos_target)} targets")
+            raise ValueError(
+                f"size={tuple(size)} but pos has {len(pos_source)} sources and {len(pos_target)} targets"
+            )
         return x_source, x_target, pos_source, pos_target
 
     def extra_repr(self) -> str:

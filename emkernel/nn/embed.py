@@ -92,7 +92,11 @@ class EdgeEmbedding(EquivariantModule):
         self._kind = "none" if poly.form is None else "positive" if poly.is_positive else "indefinite"
         if self._kind == "indefinite":
             self._constant("form", poly.form)
-        span = {"positive": (0.0, 1.0), "indefinite": (-math.asinh(4.0), math.asinh(4.0)), "none": (0.0, 0.0)}[self._kind]
+        span = {
+            "positive": (0.0, 1.0),
+            "indefinite": (-math.asinh(4.0), math.asinh(4.0)),
+            "none": (0.0, 0.0),
+        }[self._kind]
         if self._kind != "none":
             self._constant("centres", np.linspace(*span, radial))
             self._sharpness = (max(radial - 1, 1) / (span[1] - span[0])) ** 2
@@ -148,7 +152,7 @@ class EdgeEmbedding(EquivariantModule):
         y = values[0] if len(values) == 1 else torch.cat(values, 1)
         blocks: dict[int, list[torch.Tensor]] = {irrep.index: [] for irrep in self.irreps}
         for index, at, m, d in self._pieces:
-            piece = y[:, at:at + m * d]
+            piece = y[:, at : at + m * d]
             if index in blocks:
                 blocks[index].append(piece.reshape(-1, m, d).transpose(1, 2))
             else:
@@ -159,8 +163,10 @@ class EdgeEmbedding(EquivariantModule):
             for irrep, block in zip(self.layout.irreps, attributes):
                 if not irrep.is_trivial:
                     blocks[irrep.index].append(block)
-        steerable = [blocks[r.index][0] if len(blocks[r.index]) == 1 else torch.cat(blocks[r.index], 2)
-                     for r in self.irreps]
+        steerable = [
+            blocks[r.index][0] if len(blocks[r.index]) == 1 else torch.cat(blocks[r.index], 2)
+            for r in self.irreps
+        ]
         if not scalars:
             scalars.append(v.new_ones(v.shape[0], 0))
         return torch.cat(scalars, 1), steerable

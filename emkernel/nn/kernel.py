@@ -52,8 +52,20 @@ class ImplicitKernel(EquivariantModule):
         >>> k(torch.randn(7, G.d), torch.randn(7, 3)).shape
     """
 
-    def __init__(self, rep_in: Rep, rep_out: Rep, edge_rep: Rep | None = None, *, degree: int = 2, width: int = 8,
-                 hidden: int = 32, layers: int = 2, radial: int = 10, cutoff: float = 1.0, bilinear: bool | None = None):
+    def __init__(
+        self,
+        rep_in: Rep,
+        rep_out: Rep,
+        edge_rep: Rep | None = None,
+        *,
+        degree: int = 2,
+        width: int = 8,
+        hidden: int = 32,
+        layers: int = 2,
+        radial: int = 10,
+        cutoff: float = 1.0,
+        bilinear: bool | None = None,
+    ):
         super().__init__()
         check_rep(rep_in=rep_in, rep_out=rep_out, edge_rep=edge_rep)
         for name, value in (("width", width), ("hidden", hidden), ("degree", degree)):
@@ -68,19 +80,30 @@ class ImplicitKernel(EquivariantModule):
         products = self.embed.has_steerable_attributes if bilinear is None else bilinear
         candidates = {r.index: r for r in (table.trivial, *self.embed.irreps)}
         if products:
-            known = [table.irreps[i] for k in range(degree + 1) for i in table.level(k)] \
-                if table.coordinates.completely_reducible else []
+            known = (
+                [table.irreps[i] for k in range(degree + 1) for i in table.level(k)]
+                if table.coordinates.completely_reducible
+                else []
+            )
             candidates |= {r.index: r for r in known}
         candidates = [candidates[i] for i in sorted(candidates)]
-        found = {a.index: [(b, c, C) for b, rb in enumerate(self.layout_in.irreps)
-                           for c, rc in enumerate(self.layout_out.irreps)
-                           if len(C := couplings(table, a, rb, rc))] for a in candidates}
+        found = {
+            a.index: [
+                (b, c, C)
+                for b, rb in enumerate(self.layout_in.irreps)
+                for c, rc in enumerate(self.layout_out.irreps)
+                if len(C := couplings(table, a, rb, rc))
+            ]
+            for a in candidates
+        }
 
         self.products = None
         source = [(m, r) for r, m in zip(self.embed.irreps, self.embed.copies)]
         if products and source:
             useful = [a for a in candidates if found[a.index]]
-            target = irrep_sum(group, [(width, a) for a in useful if not a.is_trivial] + [(width, table.trivial)])
+            target = irrep_sum(
+                group, [(width, a) for a in useful if not a.is_trivial] + [(width, table.trivial)]
+            )
             mid = irrep_sum(group, source)
             self.products = Bilinear(mid, mid, target, width)
             made = {c.index for c in self.products._wanted}
@@ -89,11 +112,14 @@ class ImplicitKernel(EquivariantModule):
         for m, r in source:
             steerable[r.index] = steerable.get(r.index, 0) + m
         # only hidden irreducibles that couple the input to the output
-        self.hidden_irreps: list[Irrep] = [a for a in candidates if found[a.index]
-                                           and (a.is_trivial or a.index in steerable)]
+        self.hidden_irreps: list[Irrep] = [
+            a for a in candidates if found[a.index] and (a.is_trivial or a.index in steerable)
+        ]
         if not self.hidden_irreps:
-            raise RepError(f"no equivariant kernel from {rep_in} to {rep_out}: no polynomial of degree up to {degree} "
-                           "couples them; raise degree, or pass steerable edge attributes")
+            raise RepError(
+                f"no equivariant kernel from {rep_in} to {rep_out}: no polynomial of degree up to {degree} "
+                "couples them; raise degree, or pass steerable edge attributes"
+            )
         self._has_trivial = self.hidden_irreps[0].is_trivial
         self._steerable = [a for a in self.hidden_irreps if not a.is_trivial]
         self.mix = None
@@ -124,7 +150,7 @@ class ImplicitKernel(EquivariantModule):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Last layer N(0, 1/fan_in): unit-variance hidden fields and features give unit-variance outputs per neighbour."""
+        """Last layer N(0, 1/fan_in): unit-variance hidden fields and features give unit-variance messages."""
         for layer in self.net:
             if isinstance(layer, nn.Linear):
                 nn.init.normal_(layer.weight, std=math.sqrt(1.5 / layer.in_features))
@@ -178,27 +204,36 @@ class ImplicitKernel(EquivariantModule):
         out = [gates[0]] if self._has_trivial else []
         if self.mix is not None:
             steered = self.mix.blocks(blocks)
-            out += [x * g for x, g in zip(steered, gates[len(out):])]
+            out += [x * g for x, g in zip(steered, gates[len(out) :])]
         return out
 
     def check_edges(self, edge_vec: torch.Tensor, edge_attr: torch.Tensor | None) -> None:
         """Raise unless the arguments fit the group and the edge representation."""
         d = self.rep_in.group.d
         if edge_vec.ndim != 2 or edge_vec.shape[1] != d:
-            raise ValueError(f"edge_vec has shape {tuple(edge_vec.shape)}, expected (E, {d}) for {self.rep_in.group.name}")
+            raise ValueError(
+                f"edge_vec has shape {tuple(edge_vec.shape)}, expected (E, {d}) for {self.rep_in.group.name}"
+            )
         if (edge_attr is None) != (self.edge_rep is None):
-            raise RepError("edge_attr is missing: the kernel has edge_rep = " + str(self.edge_rep) if edge_attr is None
-                           else "edge_attr was passed to a kernel built without edge_rep")
+            raise RepError(
+                "edge_attr is missing: the kernel has edge_rep = " + str(self.edge_rep)
+                if edge_attr is None
+                else "edge_attr was passed to a kernel built without edge_rep"
+            )
         if edge_attr is not None:
             check_features(edge_attr, self.edge_rep, "edge_attr", edge_vec)
             if edge_attr.shape[:-1] != edge_vec.shape[:-1]:
-                raise ValueError(f"edge_attr has {edge_attr.shape[0]} rows, edge_vec {edge_vec.shape[0]}: one per edge is "
-                                 "expected")
+                raise ValueError(
+                    f"edge_attr has {edge_attr.shape[0]} rows, edge_vec {edge_vec.shape[0]}: one per edge is "
+                    "expected"
+                )
 
     def forward(self, edge_vec: torch.Tensor, edge_attr: torch.Tensor | None = None) -> torch.Tensor:
         self.check_edges(edge_vec, edge_attr)
         hidden = self.hidden(edge_vec, edge_attr)
-        sizes = [[(r.size, m) for r, m in zip(lay.irreps, lay.copies)] for lay in (self.layout_in, self.layout_out)]
+        sizes = [
+            [(r.size, m) for r, m in zip(lay.irreps, lay.copies)] for lay in (self.layout_in, self.layout_out)
+        ]
         blocks = kernel_blocks(hidden, self.triples, self.couplings, list(self.weight), *sizes)
         edges, n_in = edge_vec.shape[0], self.rep_in.size
         # the columns of k in the user's layout, a row at a time: k = back_out · blocks · to_in

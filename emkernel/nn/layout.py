@@ -59,14 +59,14 @@ class Layout(EquivariantModule):
         """(N, size) -> one (N, d, m) per irreducible."""
         parts: list[list[torch.Tensor]] = [[] for _ in self.irreps]
         for n, size, start, t, pieces in self._terms:
-            z = x[:, start:start + n * size].reshape(-1, n, size)
+            z = x[:, start : start + n * size].reshape(-1, n, size)
             if t is None:
                 parts[self._slot[pieces[0][0]]].append(z.transpose(1, 2))
                 continue
             z = z @ getattr(self, f"to{t}").T
             at = 0
             for index, m, d, _ in pieces:
-                piece = z[:, :, at:at + m * d].reshape(-1, n, m, d)
+                piece = z[:, :, at : at + m * d].reshape(-1, n, m, d)
                 parts[self._slot[index]].append(piece.permute(0, 3, 1, 2).reshape(-1, d, n * m))
                 at += m * d
         return [p[0] if len(p) == 1 else torch.cat(p, 2) for p in parts]
@@ -84,7 +84,7 @@ class Layout(EquivariantModule):
         for n, size, _, t, pieces in self._terms:
             cut = []
             for index, m, d, start in pieces:
-                piece = blocks[self._slot[index]][:, :, start:start + n * m]
+                piece = blocks[self._slot[index]][:, :, start : start + n * m]
                 cut.append(piece.reshape(-1, d, n, m).permute(0, 2, 3, 1).reshape(-1, n, m * d))
             z = cut[0] if len(cut) == 1 else torch.cat(cut, 2)
             if t is not None:

@@ -80,7 +80,9 @@ class Linear(EquivariantModule):
         """The layer between blocks (N, d, m) of ``layout_in`` and of ``layout_out``."""
         out, biases = [], iter(self.bias)
         n = xs[0].shape[0]
-        for w, sources, offset, irrep in zip(self.weight, self._sources, self._offsets, self.layout_out.irreps):
+        for w, sources, offset, irrep in zip(
+            self.weight, self._sources, self._offsets, self.layout_out.irreps
+        ):
             parts = []
             for a, name in sources:
                 x = xs[a]
@@ -100,7 +102,9 @@ class Linear(EquivariantModule):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         check_features(x, self.rep_in, "x", self.weight[0])
         flat = x.reshape(-1, self.rep_in.size)
-        return self.layout_out.flat(self.blocks(self.layout_in.blocks(flat))).reshape(*x.shape[:-1], self.rep_out.size)
+        return self.layout_out.flat(self.blocks(self.layout_in.blocks(flat))).reshape(
+            *x.shape[:-1], self.rep_out.size
+        )
 
     def extra_repr(self) -> str:
         return f"{self.rep_in} -> {self.rep_out}, bias={len(self.bias) > 0}"

@@ -16,8 +16,8 @@ __all__ = ["EMLP"]
 
 
 class EMLP(EquivariantModule):
-    """An equivariant MLP: linear, bilinear with a shortcut, gate; repeated; and a last linear layer (Finzi et al., 2021,
-    section 6).
+    """An equivariant MLP: linear, bilinear with a shortcut, gate; repeated; and a last linear layer (Finzi
+    et al., 2021, section 6).
 
     Args:
         rep_in, rep_out: bound representations of one group.
@@ -33,7 +33,9 @@ class EMLP(EquivariantModule):
         >>> net = EMLP((4 * V)(G), Scalar(G), hidden=16)
     """
 
-    def __init__(self, rep_in: Rep, rep_out: Rep, hidden: int | Rep = 16, layers: int = 2, bilinear: bool = True):
+    def __init__(
+        self, rep_in: Rep, rep_out: Rep, hidden: int | Rep = 16, layers: int = 2, bilinear: bool = True
+    ):
         super().__init__()
         check_rep(rep_in=rep_in, rep_out=rep_out)
         self.rep_in, self.rep_out = rep_in, rep_out
@@ -41,7 +43,11 @@ class EMLP(EquivariantModule):
             check_rep(rep_in=rep_in, hidden=hidden)
         else:
             table = irrep_table(rep_in.group)
-            kinds = {p[0].index: p[0] for rep in (Scalar(rep_in.group), rep_in, rep_out) for p in table.decompose(rep).parts}
+            kinds = {
+                p[0].index: p[0]
+                for rep in (Scalar(rep_in.group), rep_in, rep_out)
+                for p in table.decompose(rep).parts
+            }
             hidden = irrep_sum(rep_in.group, [(hidden, kinds[i]) for i in sorted(kinds)])
         self.hidden = hidden
         self.linear, self.bilinear, self.gate = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()

@@ -34,12 +34,16 @@ class InvariantPool(EquivariantModule):
         self.invariants = Invariants(rep)
         self.size = self.invariants.size * len(self.reduce)
 
-    def forward(self, x: torch.Tensor, batch: torch.Tensor | None = None, num_graphs: int | None = None) -> torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, batch: torch.Tensor | None = None, num_graphs: int | None = None
+    ) -> torch.Tensor:
         values = torch.asinh(self.invariants(x))
         if batch is None:
             batch, num_graphs = x.new_zeros(x.shape[0], dtype=torch.long), 1
         if batch.shape != x.shape[:1]:
-            raise ValueError(f"batch has shape {tuple(batch.shape)}, expected ({x.shape[0]},): one cloud index per node")
+            raise ValueError(
+                f"batch has shape {tuple(batch.shape)}, expected ({x.shape[0]},): one cloud index per node"
+            )
         if num_graphs is None:
             num_graphs = int(batch.max()) + 1 if len(batch) else 0
         return torch.cat([segment_reduce(values, batch, num_graphs, r) for r in self.reduce], 1)

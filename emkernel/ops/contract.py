@@ -6,9 +6,10 @@ triples p = (a ⊗ b -> c) with coupling tensors C_p and channel weights W_p,
     y_i^c = Σ_p W_p Σ_e C_p (h_e^a ⊗ f_j^b).
 
 The weights act once per node and the kernel (d_out x d_in per edge) is never formed, in either of two orders:
-"aggregate" sums A_i = Σ_e h_e ⊗ f_j over the neighbours and couples it at the node; "expand" applies C_p to h_e on the edges,
-where no feature channel takes part, and sums the products over the neighbours. Which is cheaper depends on the number
-of neighbours and channels. "kernel" forms the kernel, and is the reference that both must equal.
+"aggregate" sums A_i = Σ_e h_e ⊗ f_j over the neighbours and couples it at the node; "expand" applies C_p to
+h_e on the edges, where no feature channel takes part, and sums the products over the neighbours. Which is
+cheaper depends on the number of neighbours and channels. "kernel" forms the kernel, and is the reference
+that both must equal.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Triple:
 
 
 def fold(C: torch.Tensor, width: int) -> torch.Tensor:
-    """(r, d_c, d_a, d_b) -> (d_a u, d_b d_c r u): the couplings as one matrix on all hidden channels, block diagonal in u."""
+    """(r, d_c, d_a, d_b) -> (d_a u, d_b d_c r u): one matrix on all hidden channels, diagonal in u."""
     r, dc, da, db = C.shape
     eye = torch.eye(width, dtype=C.dtype, device=C.device)
     return torch.einsum("rcab,uv->aubcrv", C, eye).reshape(da * width, db * dc * r * width)
@@ -67,9 +68,17 @@ def _cheaper(edges: int, nodes: int, u: int, m: int, da: int, db: int, q: int) -
     return "expand" if expand < aggregate else "aggregate"
 
 
-def node_order(hidden: list[torch.Tensor], features: list[torch.Tensor], graph: Neighbours, triples: list[Triple],
-               couplings: list[torch.Tensor], folded: list[torch.Tensor | None], weights: list[torch.Tensor],
-               sizes: list[tuple[int, int]], order: str = "auto") -> list[torch.Tensor]:
+def node_order(
+    hidden: list[torch.Tensor],
+    features: list[torch.Tensor],
+    graph: Neighbours,
+    triples: list[Triple],
+    couplings: list[torch.Tensor],
+    folded: list[torch.Tensor | None],
+    weights: list[torch.Tensor],
+    sizes: list[tuple[int, int]],
+    order: str = "auto",
+) -> list[torch.Tensor]:
     """Σ_j k(x_ij) f_j at every target, weights applied per node.
 
     Args:
@@ -88,14 +97,19 @@ def node_order(hidden: list[torch.Tensor], features: list[torch.Tensor], graph: 
     gathered = [f.flatten(1).index_select(0, graph.padded_source).unflatten(1, f.shape[1:]) for f in features]
     rows, edges = sum(n for n, _ in graph.groups), graph.padded_source.shape[0]
     # the rows of a weight follow the triples in order
-    parts = [iter(w.split([t.rows.stop - t.rows.start for t in triples if t.c == c])) for c, w in enumerate(weights)]
+    parts = [
+        iter(w.split([t.rows.stop - t.rows.start for t in triples if t.c == c]))
+        for c, w in enumerate(weights)
+    ]
     out: list[torch.Tensor | None] = [None] * len(sizes)
-    for (a, b), pair in groupby(zip(triples, couplings, folded), key=lambda item: (item[0].a, item[0].b)):
-        pair, h, x = list(pair), hidden[a], gathered[b]
+    for (a, b), items in groupby(zip(triples, couplings, folded), key=lambda item: (item[0].a, item[0].b)):
+        pair, h, x = list(items), hidden[a], gathered[b]
         u, m = h.shape[2], x.shape[2]
         how = order
         if order == "auto":
-            how = _cheaper(edges, rows, u, m, h.shape[1], x.shape[1], sum(C.shape[0] * C.shape[1] for _, C, _ in pair))
+            how = _cheaper(
+                edges, rows, u, m, h.shape[1], x.shape[1], sum(C.shape[0] * C.shape[1] for _, C, _ in pair)
+            )
         if how == "aggregate":
             A = _aggregate(h.flatten(1), x.flatten(1), graph).reshape(rows, h.shape[1], u, x.shape[1], m)
             A = A.transpose(2, 3).reshape(rows, h.shape[1] * x.shape[1], u * m)
@@ -117,20 +131,30 @@ def node_order(hidden: list[torch.Tensor], features: list[torch.Tensor], graph: 
     return done
 
 
-def _aggregate(left: torch.Tensor, right: torch.Tensor, graph: Neighbours, components: int = 1) -> torch.Tensor:
+def _aggregate(
+    left: torch.Tensor, right: torch.Tensor, graph: Neighbours, components: int = 1
+) -> torch.Tensor:
     """Σ over the edges (and their components) of each target of left ⊗ right: (P c, p), (P c, q) -> (targets, p, q)."""
     p, q = left.shape[1], right.shape[1]
     sizes = [n * k * components for n, k in graph.groups]
     if not sizes:
         return left.new_zeros(0, p, q)
     pieces = zip(left.split(sizes), right.split(sizes)) if len(sizes) > 1 else [(left, right)]
-    sums = [torch.bmm(x.reshape(n, -1, p).transpose(1, 2), y.reshape(n, -1, q)) for (n, _), (x, y) in zip(graph.groups, pieces)]
+    sums = [
+        torch.bmm(x.reshape(n, -1, p).transpose(1, 2), y.reshape(n, -1, q))
+        for (n, _), (x, y) in zip(graph.groups, pieces)
+    ]
     return sums[0] if len(sums) == 1 else torch.cat(sums)
 
 
-def kernel_blocks(hidden: list[torch.Tensor], triples: list[Triple], couplings: list[torch.Tensor],
-                  weights: list[torch.Tensor], sizes_in: list[tuple[int, int]],
-                  sizes_out: list[tuple[int, int]]) -> list[list[torch.Tensor]]:
+def kernel_blocks(
+    hidden: list[torch.Tensor],
+    triples: list[Triple],
+    couplings: list[torch.Tensor],
+    weights: list[torch.Tensor],
+    sizes_in: list[tuple[int, int]],
+    sizes_out: list[tuple[int, int]],
+) -> list[list[torch.Tensor]]:
     """The kernel on every edge between irreducible blocks: out[c][b] is (E, d_c, m_c, d_b, m_b)."""
     edges = hidden[0].shape[0]
     out = [[hidden[0].new_zeros(edges, dc, mc, db, mb) for db, mb in sizes_in] for dc, mc in sizes_out]

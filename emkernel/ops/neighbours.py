@@ -41,8 +41,14 @@ class Neighbours:
     num_targets: int
 
     @classmethod
-    def of(cls, edge_index: torch.Tensor, num_sources: int, num_targets: int | None = None, *,
-           check: bool | None = None) -> Neighbours:
+    def of(
+        cls,
+        edge_index: torch.Tensor,
+        num_sources: int,
+        num_targets: int | None = None,
+        *,
+        check: bool | None = None,
+    ) -> Neighbours:
         """Prepare ``edge_index`` (2, E), source in row 0 and target in row 1.
 
         Args:
@@ -57,17 +63,28 @@ class Neighbours:
         """
         num_targets = num_sources if num_targets is None else num_targets
         if not isinstance(edge_index, torch.Tensor) or edge_index.ndim != 2 or edge_index.shape[0] != 2:
-            given = tuple(edge_index.shape) if isinstance(edge_index, torch.Tensor) else type(edge_index).__name__
-            raise ValueError(f"edge_index must be a (2, E) tensor, source in row 0 and target in row 1; got {given}")
+            given = (
+                tuple(edge_index.shape) if isinstance(edge_index, torch.Tensor) else type(edge_index).__name__
+            )
+            raise ValueError(
+                f"edge_index must be a (2, E) tensor, source in row 0 and target in row 1; got {given}"
+            )
         if edge_index.dtype not in (torch.int64, torch.int32):
             raise ValueError(f"edge_index must be of an integer type, got {edge_index.dtype}")
         edge_index = edge_index.long()
         if check or (check is None and edge_index.device.type == "cpu"):
             for row, size, what in ((0, num_sources, "source"), (1, num_targets, "target")):
-                if edge_index.shape[1] and not 0 <= (low := int(edge_index[row].min())) <= (
-                        high := int(edge_index[row].max())) < size:
-                    raise IndexError(f"edge_index[{row}] ({what}) holds {low if low < 0 else high}, but there are {size} "
-                                     f"{what} nodes, 0..{size - 1}; are the rows swapped, or nodes missing from pos?")
+                if (
+                    edge_index.shape[1]
+                    and not 0
+                    <= (low := int(edge_index[row].min()))
+                    <= (high := int(edge_index[row].max()))
+                    < size
+                ):
+                    raise IndexError(
+                        f"edge_index[{row}] ({what}) holds {low if low < 0 else high}, but there are {size} "
+                        f"{what} nodes, 0..{size - 1}; are the rows swapped, or nodes missing from pos?"
+                    )
         source, target = edge_index
         device = edge_index.device
         degree = torch.bincount(target, minlength=num_targets)
@@ -92,7 +109,18 @@ class Neighbours:
         position, padded_source = None, source
         if len(groups) > EXACT_DEGREES:
             groups, position, padded_source = _padded(groups, source)
-        return cls(source, target, order, tuple(groups), position, padded_source, row, degree, num_sources, num_targets)
+        return cls(
+            source,
+            target,
+            order,
+            tuple(groups),
+            position,
+            padded_source,
+            row,
+            degree,
+            num_sources,
+            num_targets,
+        )
 
     @property
     def num_edges(self) -> int:
@@ -139,7 +167,9 @@ def _padded(groups: list[tuple[int, int]], source: torch.Tensor):
         for n, k in bucket:
             rows = torch.arange(n, device=device)[:, None] * width + torch.arange(k, device=device)
             position.append(rows.reshape(-1) + at)
-            edges = torch.arange(n, device=device)[:, None] * k + torch.arange(width, device=device).clamp(max=k - 1)
+            edges = torch.arange(n, device=device)[:, None] * k + torch.arange(width, device=device).clamp(
+                max=k - 1
+            )
             ends.append(edges.reshape(-1) + start)
             start += n * k
             at += n * width

@@ -26,8 +26,9 @@ def available_backends() -> tuple[str, ...]:
     return ("torch",) if _torch_scatter() is None else ("torch", "torch_scatter")
 
 
-def segment_reduce(values: torch.Tensor, index: torch.Tensor, size: int, reduce: str = "sum",
-                   backend: str = "auto") -> torch.Tensor:
+def segment_reduce(
+    values: torch.Tensor, index: torch.Tensor, size: int, reduce: str = "sum", backend: str = "auto"
+) -> torch.Tensor:
     """out[i] = reduce over {values[e] : index[e] = i}; zero for an empty segment.
 
     Args:
@@ -51,8 +52,10 @@ def segment_reduce(values: torch.Tensor, index: torch.Tensor, size: int, reduce:
         raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
     scatter = _torch_scatter()
     if backend == "torch_scatter" and scatter is None:
-        raise ImportError("backend='torch_scatter' needs the package torch_scatter: pip install ninja, then "
-                          "pip install --no-build-isolation torch_scatter")
+        raise ImportError(
+            "backend='torch_scatter' needs the package torch_scatter: pip install ninja, then "
+            "pip install --no-build-isolation torch_scatter"
+        )
     if scatter is not None and (backend == "torch_scatter" or (backend == "auto" and values.is_cuda)):
         return scatter.scatter(values, index, dim=0, dim_size=size, reduce=reduce)
     if reduce in ("sum", "mean"):

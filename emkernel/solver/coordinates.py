@@ -8,8 +8,9 @@ from math import gcd
 import numpy as np
 import scipy.linalg
 
-from ..matrix_group import GroupElement, MatrixGroup
+from ..group_element import GroupElement
 from ..images import Images
+from ..matrix_group import MatrixGroup
 
 __all__ = ["Coordinates"]
 
@@ -56,8 +57,12 @@ class Coordinates:
         """Images on the user's generators -> on the normalised ones, with the held-out elements filled in."""
         discrete = [_power(h, p, q) for h, (p, _), q in zip(images.discrete, self.powers, self.group._orders)]
         n = images.size
-        return Images(np.array(discrete).reshape(-1, n, n), images.lie / self.scales[:, None, None],
-                      self.probe.evaluate(images.discrete, images.lie), images.digest)
+        return Images(
+            np.array(discrete).reshape(-1, n, n),
+            images.lie / self.scales[:, None, None],
+            self.probe.evaluate(images.discrete, images.lie),
+            images.digest,
+        )
 
     def restore(self, images: Images) -> tuple[np.ndarray, np.ndarray]:
         """Images on the normalised generators -> (discrete, lie) on the user's."""
@@ -68,7 +73,9 @@ class Coordinates:
     @cached_property
     def lie_closure(self) -> np.ndarray:
         """Orthonormal basis (m, d, d) of the Lie algebra that the generators generate, under brackets and h A h^-1."""
-        return _closure(self._discrete, self._lie / self.scales[:, None, None] if len(self._lie) else self._lie)
+        return _closure(
+            self._discrete, self._lie / self.scales[:, None, None] if len(self._lie) else self._lie
+        )
 
     @cached_property
     def completely_reducible(self) -> bool:

@@ -55,7 +55,11 @@ def equivariant_basis(rep_in: Rep, rep_out: Rep) -> np.ndarray:
     for a, to, _ in table.decompose(rep_in).parts:
         for b, _, back in table.decompose(rep_out).parts:
             for M in table.maps(a, b):
-                maps.append(np.einsum("mpb,ba,naq->mnpq", back, M, to, optimize=True).reshape(-1, rep_out.size, rep_in.size))
+                maps.append(
+                    np.einsum("mpb,ba,naq->mnpq", back, M, to, optimize=True).reshape(
+                        -1, rep_out.size, rep_in.size
+                    )
+                )
     if not maps:
         return np.zeros((0, rep_out.size, rep_in.size))
     flat = np.concatenate(maps).reshape(-1, rep_out.size * rep_in.size)

@@ -18,12 +18,12 @@ from functools import cached_property
 import numpy as np
 
 from ..errors import RepError, SolverError
-from ..matrix_group import MatrixGroup
 from ..images import Images
+from ..matrix_group import MatrixGroup
 from ..rep import DualRep, GivenRep, ProductRep, Rep, ScalarRep, SumRep, VectorRep
 from .coordinates import Coordinates
-from .nullspace import canonical, intertwiners, one_thread, project, residual
-from .store import default_store, problem_key
+from .nullspace import canonical, intertwiners, one_thread
+from .splitting import division_basis, irreducible_subspaces, row_space, symmetric_form, traces
 
 __all__ = ["Decomposition", "Irrep", "IrrepTable", "irrep_table", "irreps"]
 
@@ -92,7 +92,10 @@ class IrrepTable:
         self._pairs: dict[tuple[int, int], tuple[tuple[int, np.ndarray], ...]] = {}
         self._decompositions: dict[Rep, Decomposition] = {}
         V = self.coordinates.images
-        one = [np.full((len(m), 1, 1), value) for m, value in ((V.discrete, 1.0), (V.lie, 0.0), (V.held_out, 1.0))]
+        one = [
+            np.full((len(m), 1, 1), value)
+            for m, value in ((V.discrete, 1.0), (V.lie, 0.0), (V.held_out, 1.0))
+        ]
         self._add(Images(*one, "trivial" + V.digest), degree=0)
 
     # ---- growing --------------------------------------------------------------------------------------------
@@ -105,30 +108,45 @@ class IrrepTable:
             if len(E) not in TYPES or symmetric != 1:
                 raise SolverError(
                     f"{self.group.name}: a piece of dimension {d} has {len(E)} independent endomorphisms ({symmetric} "
-                    "symmetric) and is not irreducible. Likely cause: generators with few digits.")
+                    "symmetric) and is not irreducible. Likely cause: generators with few digits."
+                )
             kind = TYPES[len(E)]
-            E = _division_basis(E)
+            E = division_basis(E)
         else:
             kind, E = None, E * np.sqrt(d)
         discrete, lie = self.coordinates.restore(images)
         same = sum(r.size == d for r in self.irreps)
         label = f"{d}{_letters(same)}"
-        irrep = Irrep(self.group, discrete, lie, label, label=label, type=kind, degree=degree, index=len(self.irreps),
-                      normal=images, endomorphisms=E, form=_symmetric_form(images))
+        irrep = Irrep(
+            self.group,
+            discrete,
+            lie,
+            label,
+            label=label,
+            type=kind,
+            degree=degree,
+            index=len(self.irreps),
+            normal=images,
+            endomorphisms=E,
+            form=symmetric_form(images),
+        )
         self.irreps.append(irrep)
         return irrep.index
 
     def _match(self, images: Images) -> int | None:
-        traces = _traces(images)
+        mine = traces(images)
         for r in self.irreps:
-            if r.size != images.size or np.abs(_traces(r.normal) - traces).max(initial=0) > 1e-6 * max(
-                    1.0, np.abs(traces).max(initial=0)):
+            if r.size != images.size or np.abs(traces(r.normal) - mine).max(initial=0) > 1e-6 * max(
+                1.0, np.abs(mine).max(initial=0)
+            ):
                 continue
             if self.coordinates.completely_reducible:
                 if len(intertwiners(images, r.normal)):
                     return r.index
-            elif all(np.allclose(x, y, rtol=0, atol=1e-12) for x, y in (
-                    (images.discrete, r.normal.discrete), (images.lie, r.normal.lie))):
+            elif all(
+                np.allclose(x, y, rtol=0, atol=1e-12)
+                for x, y in ((images.discrete, r.normal.discrete), (images.lie, r.normal.lie))
+            ):
                 return r.index
         return None
 
@@ -143,7 +161,7 @@ class IrrepTable:
             index = self._match(images)
             return [(self._add(images, degree) if index is None else index, np.eye(n)[None])]
         classes: dict[int, int] = {}
-        for i, Q in enumerate(_irreducible_subspaces(images)):
+        for i, Q in enumerate(irreducible_subspaces(images)):
             piece = images.conjugate(Q.T, Q, f"piece {i}")
             index = self._match(piece)
             if index is None:
@@ -153,12 +171,16 @@ class IrrepTable:
         for index in sorted(classes):
             frames = self._frames(self.irreps[index], images)
             if len(frames) != classes[index]:
-                raise SolverError(f"{self.group.name}: {classes[index]} copies of {self.irreps[index].label} were split off "
-                                  f"but Hom has room for {len(frames)}")
+                raise SolverError(
+                    f"{self.group.name}: {classes[index]} copies of {self.irreps[index].label} were split off "
+                    f"but Hom has room for {len(frames)}"
+                )
             out.append((index, frames))
         F = np.concatenate([f.transpose(0, 2, 1).reshape(-1, n) for _, f in out])
         if F.shape != (n, n) or np.abs(F @ F.T - np.eye(n)).max() > 1e-9:
-            raise SolverError(f"{self.group.name}: the irreducible pieces of a representation of dimension {n} do not fill it")
+            raise SolverError(
+                f"{self.group.name}: the irreducible pieces of a representation of dimension {n} do not fill it"
+            )
         return out
 
     def _frames(self, irrep: Irrep, images: Images) -> np.ndarray:
@@ -173,7 +195,7 @@ class IrrepTable:
             used /= np.linalg.norm(used, axis=1, keepdims=True)
             flat = space.reshape(len(space), -1)
             flat = flat - (flat @ used.T) @ used
-            flat = canonical(_row_space(flat)).T
+            flat = canonical(row_space(flat)).T
             space = flat.reshape(-1, images.size, irrep.size)
         return np.stack(frames)
 
@@ -183,7 +205,8 @@ class IrrepTable:
             x, y = self.irreps[a], self.irreps[b]
             split = self.split(x.normal.tensor(y.normal), x.degree + y.degree)
             self._pairs[a, b] = tuple(
-                (c, f.transpose(0, 2, 1).reshape(len(f), -1, x.size, y.size)) for c, f in split)
+                (c, f.transpose(0, 2, 1).reshape(len(f), -1, x.size, y.size)) for c, f in split
+            )
         return self._pairs[a, b]
 
     def level(self, p: int, q: int = 0) -> tuple[int, ...]:
@@ -235,10 +258,14 @@ class IrrepTable:
         images = co.normalise(rep.images)
         basis = np.eye(rep.size)
         if self.group.is_compact:
-            basis = MatrixGroup(str(rep), images.discrete, images.lie, d=rep.size, trust_digits=True).orthogonal_basis
+            basis = MatrixGroup(
+                str(rep), images.discrete, images.lie, d=rep.size, trust_digits=True
+            ).orthogonal_basis
             if basis is None:
-                raise RepError(f"{rep} preserves no positive form although {self.group.name} is compact: its images on "
-                               "the generators are not a representation")
+                raise RepError(
+                    f"{rep} preserves no positive form although {self.group.name} is compact: its images on "
+                    "the generators are not a representation"
+                )
         inverse = np.linalg.inv(basis)
         return images.conjugate(basis, inverse, "orthogonal"), basis, inverse
 
@@ -275,9 +302,16 @@ class IrrepTable:
         merged: dict[int, list] = {}
         for index, to, back in parts:
             merged.setdefault(index, []).append((to, back))
-        return Decomposition(tuple(
-            (self.irreps[i], np.concatenate([t for t, _ in merged[i]]), np.concatenate([b for _, b in merged[i]]))
-            for i in sorted(merged)))
+        return Decomposition(
+            tuple(
+                (
+                    self.irreps[i],
+                    np.concatenate([t for t, _ in merged[i]]),
+                    np.concatenate([b for _, b in merged[i]]),
+                )
+                for i in sorted(merged)
+            )
+        )
 
     # ---- maps -----------------------------------------------------------------------------------------------
 
@@ -327,70 +361,10 @@ def irreps(group: MatrixGroup, degree: int = 2) -> list[Irrep]:
     if not table.coordinates.completely_reducible:
         raise SolverError(
             f"{group.name} is neither compact nor closed under transpose: its representations need not split into "
-            "irreducibles. Layers for it work all the same, on unsplit representations.")
+            "irreducibles. Layers for it work all the same, on unsplit representations."
+        )
     found = sorted({i for k in range(degree + 1) for i in table.level(k)})
     return [table.irreps[i] for i in found]
-
-
-def _irreducible_subspaces(images: Images) -> list[np.ndarray]:
-    """Orthonormal bases (n, d) of the eigenspaces of a random symmetric element of the commutant."""
-    n = images.size
-    key = problem_key("pieces", images.digest)
-    kept = default_store().get(key)
-    if kept is not None:
-        pieces = np.split(kept.get("bases", np.zeros((0, 0))), np.cumsum(kept.get("sizes", []))[:-1].astype(int), axis=1)
-        if _are_invariant(images, pieces):
-            return pieces
-    X = np.random.default_rng(n).standard_normal((n, n))
-    if n * n <= 1024:
-        basis = intertwiners(images, images).reshape(-1, n * n)
-        X = (basis.T @ (basis @ X.reshape(-1))).reshape(n, n)
-    else:
-        X = project(images, images, X)
-    if residual(images, images, X.T) > 1e-7 * np.abs(X).max(initial=1.0):
-        raise SolverError("the commutant is not closed under transpose: the representation does not split orthogonally")
-    w, U = np.linalg.eigh((X + X.T) / 2)
-    cuts = [0, *(np.flatnonzero(np.diff(w) > 1e-6 / np.sqrt(n)) + 1), n]
-    pieces = [canonical(U[:, i:j]) for i, j in zip(cuts, cuts[1:])]
-    default_store().put(key, {"bases": np.concatenate(pieces, 1), "sizes": np.diff(cuts)})
-    return pieces
-
-
-def _are_invariant(images: Images, pieces: list[np.ndarray]) -> bool:
-    Q = np.concatenate(pieces, 1)
-    if Q.shape != (images.size,) * 2 or np.abs(Q.T @ Q - np.eye(images.size)).max() > 1e-9:
-        return False
-    return all(residual(images.conjugate(p.T, p, ""), images, p) < 1e-8 for p in pieces)
-
-
-def _division_basis(E: np.ndarray) -> np.ndarray:
-    """1 first, then orthonormal antisymmetric J with J^2 = -1, all of norm sqrt(d)."""
-    d = E.shape[1]
-    rest = E - np.trace(E, axis1=1, axis2=2)[:, None, None] / d * np.eye(d)
-    rest = canonical(_row_space(rest.reshape(len(E), -1))).T.reshape(-1, d, d)
-    return np.concatenate([np.eye(d)[None], rest * np.sqrt(d)])
-
-
-def _row_space(flat: np.ndarray) -> np.ndarray:
-    u, s, _ = np.linalg.svd(flat.T, full_matrices=False)
-    return u[:, s > 1e-7]
-
-
-def _symmetric_form(images: Images) -> np.ndarray | None:
-    d = images.size
-    dual = images.dual()
-    if all(np.abs(x - y).max(initial=0) < 1e-12 for x, y in zip((images.discrete, images.lie), (dual.discrete, dual.lie))):
-        return np.eye(d)
-    forms = intertwiners(images, dual)
-    forms = (forms + forms.transpose(0, 2, 1)) / 2
-    space = _row_space(forms.reshape(len(forms), -1)) if len(forms) else np.zeros((d * d, 0))
-    if not space.shape[1]:
-        return None
-    return canonical(space)[:, 0].reshape(d, d) * np.sqrt(d)
-
-
-def _traces(images: Images) -> np.ndarray:
-    return np.concatenate([np.trace(m, axis1=1, axis2=2) for m in (images.discrete, images.lie, images.held_out)])
 
 
 def _degree(rep: Rep) -> int:

@@ -95,8 +95,10 @@ def intertwiners(a: Images, b: Images, engine: str = "auto") -> np.ndarray:
         basis = _dense(a, b, engine)
     if not _verified(a, b, basis):
         raise SolverError(
-            f"the solution of Hom({a.size}, {b.size}) is violated by {residual(a, b, basis):.1e} on group elements that "
-            f"were not in the constraint. Likely cause: the images are not a representation of the group.")
+            f"the solution of Hom({a.size}, {b.size}) is violated by "
+            f"{residual(a, b, basis):.1e} on group elements that "
+            f"were not in the constraint. Likely cause: the images are not a representation of the group."
+        )
     if engine == "auto":
         store.put(key, {"basis": basis})
     return basis
@@ -106,8 +108,7 @@ def _verified(a: Images, b: Images, basis: np.ndarray) -> bool:
     if basis.ndim != 3 or basis.shape[1:] != (b.size, a.size) or not np.isfinite(basis).all():
         return False
     flat = basis.reshape(len(basis), a.size * b.size)
-    return (np.abs(flat @ flat.T - np.eye(len(flat))).max(initial=0) < 1e-9
-            and residual(a, b, basis) < 1e-8)
+    return np.abs(flat @ flat.T - np.eye(len(flat))).max(initial=0) < 1e-9 and residual(a, b, basis) < 1e-8
 
 
 def _dense(a: Images, b: Images, engine: str) -> np.ndarray:
@@ -125,12 +126,15 @@ def _dense(a: Images, b: Images, engine: str) -> np.ndarray:
         raise SolverError(
             f"no clear gap in the singular values of Hom({a.size}, {b.size}): {s[rank - 1] if rank else np.inf:.1e} is "
             f"followed by {s[rank]:.1e}, where zeros should be below {ZERO:.0e}. Likely cause: generators with few "
-            "digits, nearly the identity, or in a badly conditioned basis.")
+            "digits, nearly the identity, or in a badly conditioned basis."
+        )
     use_emlp = engine == "emlp" or (engine == "auto" and _emlp_available())
     space = _emlp_nullspace(triangle) if use_emlp else np.linalg.svd(triangle)[2][rank:].T
     if space.shape[1] != n - rank:
-        raise SolverError(f"emlp finds {space.shape[1]} equivariant maps in Hom({a.size}, {b.size}) where the singular "
-                          f"values give {n - rank}")
+        raise SolverError(
+            f"emlp finds {space.shape[1]} equivariant maps in Hom({a.size}, {b.size}) where the singular "
+            f"values give {n - rank}"
+        )
     return canonical(space).T.reshape(-1, b.size, a.size)
 
 
@@ -160,8 +164,10 @@ def project(a: Images, b: Images, X: np.ndarray) -> np.ndarray:
     Raises:
         SolverError: the iteration does not reach a zero residual.
     """
-    pairs = [(p, q, max(1.0, np.linalg.norm(p, 2), np.linalg.norm(q, 2)) ** -2)
-             for p, q in [*zip(a.discrete, b.discrete), *zip(a.lie, b.lie)]]
+    pairs = [
+        (p, q, max(1.0, np.linalg.norm(p, 2), np.linalg.norm(q, 2)) ** -2)
+        for p, q in [*zip(a.discrete, b.discrete), *zip(a.lie, b.lie)]
+    ]
 
     def normal(Z):
         out = np.zeros_like(Z)
@@ -191,8 +197,10 @@ def project(a: Images, b: Images, X: np.ndarray) -> np.ndarray:
             break
     if residual(a, b, X) > 1e-8 * start:
         raise SolverError(
-            f"projection on Hom({a.size}, {b.size}) stops at a residual of {residual(a, b, X) / start:.1e}. Likely cause: "
-            "generators nearly the identity, or in a badly conditioned basis.")
+            f"projection on Hom({a.size}, {b.size}) stops at a residual of "
+            f"{residual(a, b, X) / start:.1e}. Likely cause: "
+            "generators nearly the identity, or in a badly conditioned basis."
+        )
     return X
 
 
@@ -237,7 +245,8 @@ def _emlp():
     if _forked:
         raise SolverError(
             "emlp would be called in a forked process, where jax hangs. Solve before forking (build the layer in the "
-            "parent, or call emkernel.irreps), or start workers with the 'spawn' method.")
+            "parent, or call emkernel.irreps), or start workers with the 'spawn' method."
+        )
     keep = os.environ.get("JAX_PLATFORMS")
     os.environ["JAX_PLATFORMS"] = "cpu"
     try:
@@ -248,7 +257,9 @@ def _emlp():
         except ImportError:  # jax before 0.8
             from jax.experimental import enable_x64
     except ImportError as e:
-        raise SolverError(f"the engine 'emlp' cannot be imported ({e}); install emlp and six, or use engine='numpy'") from e
+        raise SolverError(
+            f"the engine 'emlp' cannot be imported ({e}); install emlp and six, or use engine='numpy'"
+        ) from e
     finally:
         if keep is None:
             del os.environ["JAX_PLATFORMS"]

@@ -84,8 +84,10 @@ def polynomials(table: IrrepTable, degree: int) -> Polynomials:
         steps.append(step)
         parts.append(tuple((table.irreps[i], len(f)) for i, f in split))
         values.append(Z @ step.T)
-        images = Images(*(frames @ m @ np.linalg.inv(frames) for m in (below.discrete, below.lie, below.held_out)),
-                        below.digest + "split")
+        images = Images(
+            *(frames @ m @ np.linalg.inv(frames) for m in (below.discrete, below.lie, below.held_out)),
+            below.digest + "split",
+        )
     return Polynomials(co.basis, tuple(steps), tuple(parts), form, positive)
 
 
@@ -117,5 +119,5 @@ def _new_polynomials(Z: np.ndarray, known: np.ndarray | None) -> np.ndarray:
     if known is not None:
         coefs = np.linalg.lstsq(Z @ space.T, known, rcond=None)[0].T
         u, s, vh = np.linalg.svd(coefs)
-        space = vh[int((s > 1e-9).sum()):] @ space
+        space = vh[int((s > 1e-9).sum()) :] @ space
     return canonical(space.T).T if len(space) else space
