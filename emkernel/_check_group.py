@@ -22,8 +22,14 @@ UNKNOWNS = 400  # largest nullspace problem that is solved again for its dimensi
 TRIPLES = 60
 
 
-def check_group(G: MatrixGroup, *, order: int | None = None, dimension: int | None = None,
-                form: np.ndarray | None = None, degree: int = 2) -> GroupReport:
+def check_group(
+    G: MatrixGroup,
+    *,
+    order: int | None = None,
+    dimension: int | None = None,
+    form: np.ndarray | None = None,
+    degree: int = 2,
+) -> GroupReport:
     """Whether everything that is built on a group is right: elements, representations, bases, couplings, layers.
 
     Generators describe some group whatever they are; that it is the one that was meant shows only against what is known
@@ -50,14 +56,18 @@ def check_group(G: MatrixGroup, *, order: int | None = None, dimension: int | No
     if degree < 1:
         raise ValueError(f"degree must be at least 1, got {degree}")
     sheet = Sheet()
-    size, compact = sheet.attempt("order and compactness", lambda: (G.order, G.is_compact), default=(None, None))
+    size, compact = sheet.attempt(
+        "order and compactness", lambda: (G.order, G.is_compact), default=(None, None)
+    )
     algebra, splits = sheet.attempt("Lie algebra", _algebra, G, default=(None, None))
     for F in forms.reshape(-1, G.d, G.d):
         sheet.line("the stated form is invariant", _form_defect(G, F))
     if compact:
         sheet.line("the positive form is invariant", _form_defect(G, G.invariant_form))
     if order is not None:
-        sheet.line(f"order {order}", np.inf if size is None else abs(size - order), 0, f"found {size or 'infinite'}")
+        sheet.line(
+            f"order {order}", np.inf if size is None else abs(size - order), 0, f"found {size or 'infinite'}"
+        )
     if dimension is not None:
         wrong = np.inf if algebra is None else abs(algebra - dimension)
         sheet.line(f"Lie algebra of dimension {dimension}", wrong, 0, f"found {algebra}")
@@ -69,20 +79,32 @@ def check_group(G: MatrixGroup, *, order: int | None = None, dimension: int | No
     sheet.attempt("representations", relations, sheet, all_reps)
     for rep in powers:
         sheet.attempt(f"splitting {rep}", _check_splitting, sheet, rep)
-    facts = [f"{f'finite, order {size}' if size else 'infinite'}; Lie algebra of dimension {algebra}; "
-             f"{'compact' if compact else 'not compact'}; "
-             + ("completely reducible" if splits else "not certified completely reducible: representations stay whole")]
+    facts = [
+        f"{f'finite, order {size}' if size else 'infinite'}; Lie algebra of dimension {algebra}; "
+        f"{'compact' if compact else 'not compact'}; "
+        + (
+            "completely reducible"
+            if splits
+            else "not certified completely reducible: representations stay whole"
+        )
+    ]
     facts += sheet.attempt("invariant forms", _invariant_forms, G, default=[])
     count = sheet.attempt("counting", _Count, G)
     if count is not None:
-        pairs = [(V(G), V.T(G)), (Scalar(G), powers[-1]), *((a, b) for a in powers for b in powers if a.size <= b.size)]
+        pairs = [
+            (V(G), V.T(G)),
+            (Scalar(G), powers[-1]),
+            *((a, b) for a in powers for b in powers if a.size <= b.size),
+        ]
         for a, b in pairs:
             sheet.attempt(f"Hom({a}, {b})", _check_basis, sheet, a, b, count)
         facts += sheet.attempt("couplings", _check_couplings, sheet, G, pieces, count, default=[])
     sheet.checks += sheet.attempt("PointConv", _check_layer, G, degree, default=[])
     many, lie = len(G.discrete_generators), len(G.lie_algebra)
     title = f"{G.name}: d = {G.d}, {many} discrete and {lie} Lie algebra generators"
-    return GroupReport(title, tuple(sheet.checks), (), tuple(facts), size, algebra, compact, splits, multiplicities)
+    return GroupReport(
+        title, tuple(sheet.checks), (), tuple(facts), size, algebra, compact, splits, multiplicities
+    )
 
 
 def _algebra(G: MatrixGroup) -> tuple[int, bool]:
@@ -93,7 +115,9 @@ def _algebra(G: MatrixGroup) -> tuple[int, bool]:
 def _form_defect(G: MatrixGroup, F: np.ndarray | None) -> float:
     assert F is not None
     size = max(np.abs(F).max(), 1e-300)
-    defects = [np.abs(h.T @ F @ h - F).max() / (size * max(1.0, np.abs(h).max() ** 2)) for h in G.discrete_generators]
+    defects = [
+        np.abs(h.T @ F @ h - F).max() / (size * max(1.0, np.abs(h).max() ** 2)) for h in G.discrete_generators
+    ]
     defects += [np.abs(A.T @ F + F @ A).max() / (size * np.abs(A).max()) for A in G.lie_algebra if np.any(A)]
     return max(defects, default=0.0)
 
@@ -106,7 +130,9 @@ def _check_elements(sheet: Sheet, G: MatrixGroup) -> None:
     sheet.line("elements have inverses", error)
     if G.order is not None and G.order <= BALL:
         _, count, closed = products(G, V(G).images)
-        sheet.line("as many products of generators as the order", abs(count - G.order) if closed else np.inf, 0)
+        sheet.line(
+            "as many products of generators as the order", abs(count - G.order) if closed else np.inf, 0
+        )
 
 
 def _pieces(G: MatrixGroup, degree: int) -> list[Irrep]:
@@ -183,7 +209,9 @@ def _orthogonal(rep: Rep) -> np.ndarray:
     images = rep.images
     basis = None
     if rep._require_bound().is_compact:
-        basis = MatrixGroup(str(rep), images.discrete, images.lie, d=rep.size, trust_digits=True).orthogonal_basis
+        basis = MatrixGroup(
+            str(rep), images.discrete, images.lie, d=rep.size, trust_digits=True
+        ).orthogonal_basis
     basis = np.eye(rep.size) if basis is None else basis
     return basis @ np.concatenate([images.discrete, images.lie]) @ np.linalg.inv(basis)
 
@@ -195,8 +223,12 @@ def _check_basis(sheet: Sheet, a: Rep, b: Rep, count: _Count) -> None:
     error = max(error, np.abs(flat @ flat.T - np.eye(len(flat))).max(initial=0))
     sheet.line(f"equivariant_basis({a}, {b}) is equivariant and orthonormal", error)
     if expected is not None:
-        sheet.line(f"equivariant_basis({a}, {b}) is complete", abs(len(basis) - expected), 0,
-                   f"{len(basis)} maps, {expected} by an independent count")
+        sheet.line(
+            f"equivariant_basis({a}, {b}) is complete",
+            abs(len(basis) - expected),
+            0,
+            f"{len(basis)} maps, {expected} by an independent count",
+        )
 
 
 def _intertwining(maps: np.ndarray, a: Rep, b: Rep) -> float:
@@ -225,9 +257,14 @@ def _check_couplings(sheet: Sheet, G: MatrixGroup, pieces: list[Irrep], count: _
     many = min(TRIPLES, len(triples))
     sheet.line("couplings a ⊗ b -> c, a in V, on unseen elements", error, note=f"{found} in {many} triples")
     if counted:
-        sheet.line("couplings a ⊗ b -> c, a in V, are complete", wrong, 0, f"{counted} triples counted independently")
-    return [f"couplings with a piece of V: {found} in {many}" + (f" of {len(triples)}" if len(triples) > many else "")
-            + " triples of nontrivial pieces"]
+        sheet.line(
+            "couplings a ⊗ b -> c, a in V, are complete", wrong, 0, f"{counted} triples counted independently"
+        )
+    return [
+        f"couplings with a piece of V: {found} in {many}"
+        + (f" of {len(triples)}" if len(triples) > many else "")
+        + " triples of nontrivial pieces"
+    ]
 
 
 def _check_layer(G: MatrixGroup, degree: int) -> list[Check]:

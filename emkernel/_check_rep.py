@@ -47,30 +47,42 @@ def check_rep(rep: Rep, *, tol: float = EXACT) -> RepReport:
 
 
 def relations(sheet: Sheet, rep: Rep, tol: float = EXACT) -> None:
+    """The lines of :func:`check_rep`."""
     G, images = rep._require_bound(), rep.images
     g, h = G.sample(WORDS, SEED), G.sample(WORDS, SEED + 1)
     if len(images.discrete):
         error, count, closed = products(G, images)
         for r, q in zip(images.discrete, G._orders):
             error = max(error, _gap(np.linalg.matrix_power(r, q), np.eye(rep.size)) if q else 0.0)
-        sheet.line("equal products of discrete generators have equal images", error, tol,
-                   f"all {count} elements" if closed else f"{count} of more elements")
+        sheet.line(
+            "equal products of discrete generators have equal images",
+            error,
+            tol,
+            f"all {count} elements" if closed else f"{count} of more elements",
+        )
     if len(images.lie):
         error, algebra, lifted = _lift(G, images)
-        sheet.line("images of brackets and conjugates of the Lie algebra", error, tol, f"dimension {len(algebra)}")
+        sheet.line(
+            "images of brackets and conjugates of the Lie algebra", error, tol, f"dimension {len(algebra)}"
+        )
         error, count = _logarithms(g @ h, images, algebra, lifted)
         sheet.line("ρ(g) = exp(dρ(log g))", error, tol, f"{count} of {WORDS} words have a logarithm")
         error, coefs = 0.0, np.random.default_rng(SEED).standard_normal((3, len(images.lie))) * G._rates / 2
         for A, c in zip(np.tensordot(coefs, G.lie_algebra, 1), coefs):
             path = GroupElement(G, c[None], np.zeros(1, int), np.zeros(1, int))
-            error = max([error, *(_gap(_of_matrix(t, path), scipy.linalg.expm(t.drho(A))) for _, t in rep.terms)])
+            error = max(
+                [error, *(_gap(_of_matrix(t, path), scipy.linalg.expm(t.drho(A))) for _, t in rep.terms)]
+            )
         sheet.line("dρ is the derivative of ρ: ρ(exp A) = exp(dρ(A))", error, tol)
     error = 0.0
     for _, t in rep.terms:
         a, b, back = t.rho(g), t.rho(h), _of_matrix(t, g.inverse)
         size = max(1.0, np.abs(a).max())
-        error = max(error, np.abs(_of_matrix(t, g @ h) - a @ b).max() / (size * max(1.0, np.abs(b).max())),
-                    np.abs(back @ a - np.eye(t.size)).max() / (size * max(1.0, np.abs(back).max())))
+        error = max(
+            error,
+            np.abs(_of_matrix(t, g @ h) - a @ b).max() / (size * max(1.0, np.abs(b).max())),
+            np.abs(back @ a - np.eye(t.size)).max() / (size * max(1.0, np.abs(back).max())),
+        )
     sheet.line("ρ(gh) = ρ(g)ρ(h) and ρ(g^-1)ρ(g) = 1", error, tol)
 
 
@@ -118,7 +130,9 @@ def _lift(G: MatrixGroup, images: Images) -> tuple[float, np.ndarray, np.ndarray
     """
     d, n, error = G.d, images.size, 0.0
     algebra, lifted = np.zeros((0, d * d)), np.zeros((0, n * n))
-    moves = [(h, np.linalg.inv(h), r, np.linalg.inv(r)) for h, r in zip(G.discrete_generators, images.discrete)]
+    moves = [
+        (h, np.linalg.inv(h), r, np.linalg.inv(r)) for h, r in zip(G.discrete_generators, images.discrete)
+    ]
     norms = [float(np.linalg.norm(A)) or 1.0 for A in G.lie_algebra]
     todo = [(A / s, R / s) for A, R, s in zip(G.lie_algebra, images.lie, norms)]
     while todo:
@@ -132,15 +146,23 @@ def _lift(G: MatrixGroup, images: Images) -> tuple[float, np.ndarray, np.ndarray
             if rest <= 1e-7 * max(float(np.linalg.norm(A)), 1e-3):
                 error = max(error, float(np.abs(r).max() / max(1.0, np.abs(R).max())))
                 continue
-            algebra, lifted = np.concatenate([algebra, a[None] / rest]), np.concatenate([lifted, r[None] / rest])
+            algebra, lifted = (
+                np.concatenate([algebra, a[None] / rest]),
+                np.concatenate([lifted, r[None] / rest]),
+            )
             fresh.append((a.reshape(d, d) / rest, r.reshape(n, n) / rest))
         todo = [(h @ A @ h_1, s @ R @ s_1) for A, R in fresh for h, h_1, s, s_1 in moves]
-        todo += [(A @ B - B @ A, R @ S - S @ R) for A, R in fresh
-                 for B, S in zip(algebra.reshape(-1, d, d), lifted.reshape(-1, n, n))]
+        todo += [
+            (A @ B - B @ A, R @ S - S @ R)
+            for A, R in fresh
+            for B, S in zip(algebra.reshape(-1, d, d), lifted.reshape(-1, n, n))
+        ]
     return error, algebra, lifted
 
 
-def _logarithms(words: GroupElement, images: Images, algebra: np.ndarray, lifted: np.ndarray) -> tuple[float, int]:
+def _logarithms(
+    words: GroupElement, images: Images, algebra: np.ndarray, lifted: np.ndarray
+) -> tuple[float, int]:
     """(deviation of exp(dρ(log g)) from ρ(g), how many of the words have a logarithm in the algebra)."""
     error, count = 0.0, 0
     for matrix, image in zip(words.matrix, words.evaluate(images.discrete, images.lie)):
@@ -150,7 +172,10 @@ def _logarithms(words: GroupElement, images: Images, algebra: np.ndarray, lifted
             simplefilter("ignore")  # an inaccurate logarithm is recognised below, and not used
             log = scipy.linalg.logm(matrix)
         c = algebra @ log.real.reshape(-1)
-        if np.abs(log.reshape(-1) - c @ algebra).max() < 1e-9 and _gap(scipy.linalg.expm(log.real), matrix) < 1e-12:
+        if (
+            np.abs(log.reshape(-1) - c @ algebra).max() < 1e-9
+            and _gap(scipy.linalg.expm(log.real), matrix) < 1e-12
+        ):
             count += 1
             error = max(error, _gap(scipy.linalg.expm((c @ lifted).reshape(images.size, -1)), image))
     return error, count

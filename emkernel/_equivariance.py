@@ -17,7 +17,7 @@ from .matrix_group import GroupElement, MatrixGroup, numpy_generator
 from .nn import Bilinear, ImplicitKernel, InvariantPool, Invariants, PointConv
 from .rep import Rep, V
 
-SPREAD = 20.0  # sampled elements stretch and shrink vectors by at most this much, where the group has enough such
+SPREAD = 20.0  # bound on how much sampled elements stretch and shrink vectors, where the group has enough such
 
 # ---- a function -------------------------------------------------------------------------------------------
 
@@ -32,8 +32,15 @@ class _Trial:
     place: str = ""
 
 
-def equivariance_error(fn: Callable, args: Sequence, reps_in: Sequence, rep_out, n: int = 4, *,
-                       generator: torch.Generator | np.random.Generator | int | None = None) -> float:
+def equivariance_error(
+    fn: Callable,
+    args: Sequence,
+    reps_in: Sequence,
+    rep_out,
+    n: int = 4,
+    *,
+    generator: torch.Generator | np.random.Generator | int | None = None,
+) -> float:
     """max_g |f(g·args) - ρ_out(g) f(args)| / max(|f(g·args)|, |ρ_out(g) f(args)|), with |·| the largest entry.
 
     g runs over the discrete generators and n sampled elements, chosen to spread vectors moderately where the group is
@@ -65,7 +72,9 @@ def equivariance_error(fn: Callable, args: Sequence, reps_in: Sequence, rep_out,
 
 def _group_of(args, reps_in, rep_out) -> MatrixGroup:
     if isinstance(reps_in, Rep) or len(args) != len(reps_in):
-        raise RepError(f"reps_in must name one Rep or None for each of the {len(args)} arguments, got {reps_in!r}")
+        raise RepError(
+            f"reps_in must name one Rep or None for each of the {len(args)} arguments, got {reps_in!r}"
+        )
     reps = [r for r in _flat([*reps_in, rep_out]) if r is not None]
     if not reps:
         raise RepError("no representation is given, so no group to be equivariant under")
@@ -86,13 +95,14 @@ def sample_elements(group: MatrixGroup, n: int, generator=None) -> list[tuple[st
     """The discrete generators, and n sampled elements of moderate spread |g| |g^-1|."""
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
-    h = group.generators()
+    h = group.generators
     g = group.sample(4 * n, numpy_generator(SEED if generator is None else generator))
     spread = np.linalg.norm(g.matrix, axis=(1, 2)) * np.linalg.norm(g.inverse.matrix, axis=(1, 2)) / group.d
     spread = np.nan_to_num(spread, nan=np.inf)
     best = np.argsort(np.where(spread <= SPREAD, 0, spread), kind="stable")[:n]
     return [(f"discrete_generators[{i}]", h[i]) for i in range(len(h))] + [
-        (f"sampled element {k} (det {np.linalg.det(g[i].matrix):.2g})", g[i]) for k, i in enumerate(best)]
+        (f"sampled element {k} (det {np.linalg.det(g[i].matrix):.2g})", g[i]) for k, i in enumerate(best)
+    ]
 
 
 def _act(rep, g: GroupElement, value, cast: bool = True):
@@ -104,10 +114,14 @@ def _act(rep, g: GroupElement, value, cast: bool = True):
             raise RepError(f"an argument is a tuple of {len(value)}, its representations one of {len(reps)}")
         return tuple(_act(r, g, v, cast) for r, v in zip(reps, value))
     if not isinstance(value, torch.Tensor) or not (value.is_floating_point() or not cast):
-        raise TypeError(f"{rep} acts on floating tensors, got "
-                        f"{value.dtype if isinstance(value, torch.Tensor) else type(value).__name__}")
+        raise TypeError(
+            f"{rep} acts on floating tensors, got "
+            f"{value.dtype if isinstance(value, torch.Tensor) else type(value).__name__}"
+        )
     if not value.ndim or value.shape[-1] != rep.size:
-        raise RepError(f"a tensor of shape {tuple(value.shape)} cannot carry {rep}; expected (..., {rep.size})")
+        raise RepError(
+            f"a tensor of shape {tuple(value.shape)} cannot carry {rep}; expected (..., {rep.size})"
+        )
     moved = value.detach().to("cpu", torch.float64) @ torch.as_tensor(rep.rho(g)).T
     return moved.to(value.device, value.dtype).requires_grad_(value.requires_grad) if cast else moved
 
@@ -121,24 +135,35 @@ def _trials(fn, args, reps_in, rep_out, elements) -> list[_Trial]:
             out = fn(*values)
         out = tuple(out) if isinstance(out, (tuple, list)) else (out,)
         if not all(isinstance(y, torch.Tensor) and not y.is_complex() for y in out):
-            raise TypeError(f"fn returned {[type(y).__name__ for y in out]}; expected a real tensor or a tuple of them")
+            raise TypeError(
+                f"fn returned {[type(y).__name__ for y in out]}; expected a real tensor or a tuple of them"
+            )
         return out
 
     plain = run(args)
-    reps = rep_out if isinstance(rep_out, (tuple, list)) else [rep_out] * (1 if rep_out is not None else len(plain))
+    reps = (
+        rep_out
+        if isinstance(rep_out, (tuple, list))
+        else [rep_out] * (1 if rep_out is not None else len(plain))
+    )
     if len(reps) != len(plain):
         raise RepError(f"fn returned {len(plain)} tensors, rep_out names {len(reps)} representations")
     trials = []
     for name, g in elements:
         moved = run([_act(rep, g, a) for rep, a in zip(reps_in, args)])
-        trials += [_compare(name, rep, a, b, g) for rep, a, b in zip(reps, moved, plain)] if len(moved) == len(plain) \
+        trials += (
+            [_compare(name, rep, a, b, g) for rep, a, b in zip(reps, moved, plain)]
+            if len(moved) == len(plain)
             else [_Trial(name, np.inf, np.inf, "the number of outputs changes")]
+        )
     return trials
 
 
 def _compare(name: str, rep: Rep | None, moved: torch.Tensor, plain: torch.Tensor, g: GroupElement) -> _Trial:
     if moved.shape != plain.shape:
-        return _Trial(name, np.inf, np.inf, f"the shape changes from {tuple(plain.shape)} to {tuple(moved.shape)}")
+        return _Trial(
+            name, np.inf, np.inf, f"the shape changes from {tuple(plain.shape)} to {tuple(moved.shape)}"
+        )
     left = moved.detach().to("cpu", torch.float64)
     right = _act(rep, g, plain, cast=False).detach().to("cpu", torch.float64)
     if not left.numel():
@@ -185,9 +210,15 @@ def _undisturbed() -> Iterator[None]:
 # ---- a module ---------------------------------------------------------------------------------------------
 
 
-def check_equivariance(module: Callable, args: Sequence | None = None, reps_in: Sequence | None = None,
-                       rep_out=None, *, n: int = 4,
-                       tol: float | Mapping[torch.dtype, float] | None = None) -> EquivarianceReport:
+def check_equivariance(
+    module: Callable,
+    args: Sequence | None = None,
+    reps_in: Sequence | None = None,
+    rep_out=None,
+    *,
+    n: int = 4,
+    tol: float | Mapping[torch.dtype, float] | None = None,
+) -> EquivarianceReport:
     """:func:`equivariance_error` of copies of a module in float64 and float32; of a function as it is.
 
     Args:
@@ -248,8 +279,17 @@ class _Flattened(nn.Module):
         return self.kernel(*args).flatten(-2)
 
 
-def report_equivariance(fn: Callable, args: Sequence, reps_in: Sequence, rep_out, *, n: int, tol: float,
-                        dtype: torch.dtype, generator=None) -> EquivarianceReport:
+def report_equivariance(
+    fn: Callable,
+    args: Sequence,
+    reps_in: Sequence,
+    rep_out,
+    *,
+    n: int,
+    tol: float,
+    dtype: torch.dtype,
+    generator=None,
+) -> EquivarianceReport:
     """One line on :func:`equivariance_error`, with where it is worst and what would make it small."""
     group = _group_of(args, reps_in, rep_out)
     elements = sample_elements(group, n, generator)
@@ -277,10 +317,12 @@ def _suggestions(fn, args, reps_in, rep_out, elements: list, tol: float) -> list
     out = []
     for k, (arg, rep) in enumerate(zip(args, reps_in)):
         moves = isinstance(arg, torch.Tensor) and arg.is_floating_point() and arg.ndim > 0
-        for other in ([None] if rep is not None else [r for r in known if moves and r.size == arg.shape[-1]]):
-            changed = [*reps_in[:k], other, *reps_in[k + 1:]]
+        for other in [None] if rep is not None else [r for r in known if moves and r.size == arg.shape[-1]]:
+            changed = [*reps_in[:k], other, *reps_in[k + 1 :]]
             if all(t.error <= tol for t in _trials(fn, args, changed, rep_out, elements)):
-                out.append(f"it passes when argument {k} is {'not moved' if other is None else f'moved as {other}'}")
+                out.append(
+                    f"it passes when argument {k} is {'not moved' if other is None else f'moved as {other}'}"
+                )
     return out
 
 
@@ -318,7 +360,11 @@ def _example(module, generator: torch.Generator) -> tuple:
         # nodes 0 to 6 are joined at random, with a loop at 0; nobody meets node 7
         edges = torch.randint(0, 7, (2, rows), generator=generator)
         edges[:, 0] = 0
-        return (_draw(8, rep_in, generator), points[:8], edges, attr), (rep_in, position, None, edge_rep), rep_out
+        return (
+            (_draw(8, rep_in, generator), points[:8], edges, attr),
+            (rep_in, position, None, edge_rep),
+            rep_out,
+        )
     if isinstance(module, Bilinear):
         reps = (module.rep_left, module.rep_right)
         return tuple(_draw(6, r, generator) for r in reps), reps, module.rep_out
@@ -327,5 +373,7 @@ def _example(module, generator: torch.Generator) -> tuple:
     source, target = getattr(module, "rep_in", None), getattr(module, "rep_out", None)
     if isinstance(source, Rep) and isinstance(target, Rep):
         return (_draw(6, source, generator),), (source,), target
-    raise TypeError(f"{_name(module)} does not say how its arguments and output transform: pass args, reps_in and "
-                    "rep_out, or give it a method equivariance_example(generator) -> (args, reps_in, rep_out)")
+    raise TypeError(
+        f"{_name(module)} does not say how its arguments and output transform: pass args, reps_in and "
+        "rep_out, or give it a method equivariance_example(generator) -> (args, reps_in, rep_out)"
+    )

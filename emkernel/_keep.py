@@ -92,14 +92,15 @@ def check_resumable(last: Path, group: MatrixGroup, config) -> None:
     except FileNotFoundError:
         raise FileNotFoundError(f"nothing to resume: {last} does not exist") from None
     except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as e:
-        raise DataError(f"{last} is not a checkpoint of a training run, or is damaged ({type(e).__name__})") from e
+        raise DataError(f"{last} is damaged, or no checkpoint of a training run ({type(e).__name__})") from e
     if kept["group"] != group.digest:
-        raise GroupError(f"the checkpoint was trained with the group {kept['group_name']}, not with {group.name}: their "
-                         "generators differ")
+        raise GroupError(f"the checkpoint was trained with the group {kept['group_name']}, not with {group.name}: "
+                         "their generators differ")
     before, now = kept["config"], asdict(config)
     for name in sorted(now.keys() - {"root", "epochs"}):
         if before.get(name) != now[name]:
-            raise ValueError(f"the run was begun with {name} = {before.get(name)!r}, and cannot go on with {now[name]!r}")
+            raise ValueError(f"the run was begun with {name} = {before.get(name)!r}, it cannot go on with "
+                             f"{now[name]!r}")
 
 
 def write_json(path: Path, content: dict) -> None:

@@ -34,7 +34,9 @@ class Check:
     def __str__(self) -> str:
         bound = f"{self.error:8.1e} <= {self.tol:.0e}" if self.tol else f"{self.error:8.3g} == 0    "
         bound = bound if self.passed else bound.replace("<=", "> ").replace("==", "!=")
-        return f"{'ok  ' if self.passed else 'FAIL'} {bound}  {self.name}" + (f" ({self.note})" if self.note else "")
+        return f"{'ok  ' if self.passed else 'FAIL'} {bound}  {self.name}" + (
+            f" ({self.note})" if self.note else ""
+        )
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,12 @@ class _Report:
         return []
 
     def __str__(self) -> str:
-        lines = [self.title, *self._body(), *(str(c) for c in self.checks), *(f"warning: {w}" for w in self.warnings)]
+        lines = [
+            self.title,
+            *self._body(),
+            *(str(c) for c in self.checks),
+            *(f"warning: {w}" for w in self.warnings),
+        ]
         verdict = "passed" if self.passed else f"FAILED {len(self.failures)} of {len(self.checks)} checks"
         return "\n  ".join(lines) + f"\n{verdict}; worst error {self.error:.1e}"
 
@@ -109,8 +116,11 @@ class GroupReport(_Report):
         if self.multiplicities:
             powers = ["V"] + [f"V^{k}" for k in range(2, 1 + len(self.multiplicities[0][1]))]
             out.append("piece   dim  type          " + "  ".join(f"in {p}" for p in powers))
-            out += [f"{r.label:6} {r.size:4}  {r.type or 'unsplit':12}" + "".join(f"{m:>{5 + len(p)}}" for m, p in zip(
-                copies, powers)) for r, copies in self.multiplicities]
+            out += [
+                f"{r.label:6} {r.size:4}  {r.type or 'unsplit':12}"
+                + "".join(f"{m:>{5 + len(p)}}" for m, p in zip(copies, powers))
+                for r, copies in self.multiplicities
+            ]
         return out
 
 

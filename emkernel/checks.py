@@ -13,6 +13,13 @@ from ._equivariance import check_equivariance, equivariance_error
 from ._reports import TOLERANCE, Check, EquivarianceReport, GroupReport, RepReport
 
 __all__ = [
-    "TOLERANCE", "Check", "EquivarianceReport", "GroupReport", "RepReport", "check_equivariance", "check_group",
-    "check_rep", "equivariance_error",
+    "TOLERANCE",
+    "Check",
+    "EquivarianceReport",
+    "GroupReport",
+    "RepReport",
+    "check_equivariance",
+    "check_group",
+    "check_rep",
+    "equivariance_error",
 ]

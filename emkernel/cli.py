@@ -27,7 +27,7 @@ NETWORK = {
 
 
 def load_group(spec: str) -> MatrixGroup:
-    """A group from a catalogue name ("O3", "C(7)") or from "file.py:NAME", a MatrixGroup or a function that returns one.
+    """A group from a catalogue name ("O3", "C(7)"), or "file.py:NAME": a MatrixGroup or a function that returns one.
 
     Raises:
         GroupError: no such name, file or object, or not a group.
@@ -49,8 +49,9 @@ def load_group(spec: str) -> MatrixGroup:
         name = found[0]
     if name not in content:
         near = get_close_matches(name or "", [k for k in content if not k.startswith("_")], n=3)
-        raise GroupError(f"{path} defines " + (f"no {name!r}" + (f"; close to it: {', '.join(near)}" if near else "") + "; "
-                         if name else "") + f"the groups {', '.join(found) or '(none)'}; say which one: {path}:NAME")
+        hint = f"; close to it: {', '.join(near)}" if near else ""
+        raise GroupError((f"{path} defines no {name!r}{hint}; " if name else f"{path}: say which group, {path}:NAME; ")
+                         + (f"its groups are {', '.join(found)}" if found else "it holds no MatrixGroup"))
     group = content[name]
     if callable(group):
         try:
@@ -82,7 +83,8 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser(
         "check", help="check a group: generators, irreducibles, couplings, equivariance",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="examples:\n  emkernel check Oh\n  emkernel check 'C(7)' --order 7\n  emkernel check my_group.py:G --degree 3")
+        epilog="examples:\n  emkernel check Oh\n  emkernel check 'C(7)' --order 7\n"
+               "  emkernel check my_group.py:G --degree 3")
     check.add_argument("group", help="catalogue name, or my_group.py:NAME")
     check.add_argument("--degree", type=int, default=2, help="highest tensor power of V that is split (default 2)")
     check.add_argument("--order", type=int, help="number of elements it should have")
@@ -145,9 +147,10 @@ def _train(args) -> int:
     model = {name: getattr(args, name) for name in ("channels", "degree", "layers", "width", "hidden", "radius")}
     model = {name: value for name, value in model.items() if value is not None}
     for name in model.keys() - NETWORK[args.task]:
-        raise ValueError(f"--{name} does not apply to {args.task}, which has {', '.join(f'--{n}' for n in NETWORK[args.task])}")
+        known = ", ".join(f"--{n}" for n in NETWORK[args.task])
+        raise ValueError(f"--{name} does not apply to {args.task}, whose network has {known}")
     if "channels" in model and isinstance(model["channels"], int) == (args.task == "modelnet"):
-        raise ValueError("--channels is one number for each layer of modelnet, as in 16,32,64, and a single one otherwise")
+        raise ValueError("--channels is one number for each layer of modelnet, as in 16,32,64; otherwise a single one")
     config = RunConfig(
         args.task, root=args.root, target=args.target, field=args.field, rotations=args.rotations, seed=args.seed,
         model=model, **(TASKS[args.task].defaults | {k: v for k, v in given.items() if v is not None}))
@@ -159,12 +162,13 @@ def _train(args) -> int:
         results = train(group, config, out, resume=args.resume, progress=not args.no_progress, **trainer)
     except KeyboardInterrupt:
         kept = (out / "checkpoints" / "last.ckpt").exists()
-        print("emkernel: interrupted; " + (f"the epochs that were finished are kept: continue with --resume --out {out}" if kept
-                                           else "no epoch was finished yet"), file=sys.stderr)
+        what = f"continue after the last whole epoch with --resume --out {out}" if kept else "no epoch was finished yet"
+        print(f"emkernel: interrupted; {what}", file=sys.stderr)
         return 130
     value, best, blind = (_decimals(results[name]) for name in ("value", "best", "baseline"))
-    print(f"{results['metric']} {value} {results['unit']}".rstrip() + f" on validation (best {best}, without looking at the "
-          f"structure {blind}) after {results['epochs']} epochs, {results['seconds_training']:.0f} s; {out}/results.json")
+    metric = f"{results['metric']} {value} {results['unit']}".rstrip()
+    print(f"{metric} on validation (best {best}, without looking at the structure {blind}) after "
+          f"{results['epochs']} epochs, {results['seconds_training']:.0f} s; {out}/results.json")
     return 0
 
 

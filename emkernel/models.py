@@ -84,7 +84,8 @@ class MoleculeNet(EquivariantModule):
     Args:
         group: a subgroup of O(3).
         target: "dipole" reads off |Σ_i q_i x_i + v_i| with charges q of sum zero and atomic vectors v, the
-            magnitude of the dipole moment (charges in units of e·debye/(e·Å)); "sum" and "mean" pool an atomic invariant.
+            magnitude of the dipole moment in debye (q in D/Å, v in D); "sum" and "mean" pool an atomic
+            invariant.
         atoms: number of atom classes; ``batch.x["z"]`` holds the class of each atom.
         bonds: number of bond classes in ``batch.edge_attr["bond"]``.
         radius: join atoms closer than this (Å) instead of bonded ones; bonded pairs keep their class.

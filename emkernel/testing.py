@@ -22,8 +22,16 @@ from .rep import Rep
 __all__ = ["assert_equivariant", "assert_equivariant_module", "assert_group", "assert_rep"]
 
 
-def assert_equivariant(fn: Callable, args: Sequence, reps_in: Sequence, rep_out, tol: float | None = None, *,
-                       n: int = 4, generator: torch.Generator | np.random.Generator | int | None = None) -> None:
+def assert_equivariant(
+    fn: Callable,
+    args: Sequence,
+    reps_in: Sequence,
+    rep_out,
+    tol: float | None = None,
+    *,
+    n: int = 4,
+    generator: torch.Generator | np.random.Generator | int | None = None,
+) -> None:
     """f(g·args) = ρ_out(g) f(args) on sampled group elements, in the dtype of the arguments.
 
     Args:
@@ -42,9 +50,15 @@ def assert_equivariant(fn: Callable, args: Sequence, reps_in: Sequence, rep_out,
     _assert(report_equivariance(fn, args, reps_in, rep_out, n=n, tol=tol, dtype=dtype, generator=generator))
 
 
-def assert_equivariant_module(module: torch.nn.Module, args: Sequence | None = None, reps_in: Sequence | None = None,
-                              rep_out=None, *, n: int = 4,
-                              tol: float | Mapping[torch.dtype, float] | None = None) -> None:
+def assert_equivariant_module(
+    module: torch.nn.Module,
+    args: Sequence | None = None,
+    reps_in: Sequence | None = None,
+    rep_out=None,
+    *,
+    n: int = 4,
+    tol: float | Mapping[torch.dtype, float] | None = None,
+) -> None:
     """A module that declares its representations is equivariant in float64 and in float32.
 
     Args:

@@ -1,9 +1,9 @@
 """Training of the reference models, on Lightning: progress, validation, checkpoints, resume, results.
 
-A run lives in one folder: ``config.json`` (what was asked), ``checkpoints/last.ckpt`` and ``best.ckpt``, ``metrics.csv``
-(each epoch), ``results.json`` (at the end). Each file is replaced whole, so that a killed run leaves none half-written.
-Order of the data and random numbers of an epoch follow from the seed and the number of the epoch: a run that is resumed
-after epoch n goes on as if it had never stopped.
+A run lives in one folder: ``config.json`` (what was asked), ``checkpoints/last.ckpt`` and ``best.ckpt``,
+``metrics.csv`` (each epoch), ``results.json`` (at the end). Each file is replaced whole, so that a killed run leaves
+none half-written. Order of the data and random numbers of an epoch follow from the seed and the number of the epoch: a
+run that is resumed after epoch n goes on as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -290,9 +290,11 @@ def train(group: MatrixGroup, config: RunConfig, out: str | os.PathLike, *, resu
     items = len(training) if config.n_train is None else min(config.n_train, len(training))
     subset = training if items == len(training) else torch.utils.data.Subset(training, range(items))
     loaders = [
-        torch.utils.data.DataLoader(subset, config.batch_size, sampler=EpochShuffle(items, config.seed), collate_fn=as_is,
-                                    drop_last=items >= config.batch_size, generator=torch.Generator()),
-        torch.utils.data.DataLoader(data["val"], 4 * config.batch_size, collate_fn=as_is, generator=torch.Generator())]
+        torch.utils.data.DataLoader(
+            subset, config.batch_size, sampler=EpochShuffle(items, config.seed), collate_fn=as_is,
+            drop_last=items >= config.batch_size, generator=torch.Generator()),
+        torch.utils.data.DataLoader(
+            data["val"], 4 * config.batch_size, collate_fn=as_is, generator=torch.Generator())]
     module = _module(pl, group, config, network, steps=config.epochs * len(loaders[0]))
     kept = keeper(pl, out, task.metric, task.higher)
     watch = [kept, *callbacks]
@@ -303,9 +305,9 @@ def train(group: MatrixGroup, config: RunConfig, out: str | os.PathLike, *, resu
     with _quiet():
         try:
             runner = pl.Trainer(**{
-                "max_epochs": config.epochs, "default_root_dir": out, "callbacks": watch, "enable_progress_bar": progress,
-                "enable_model_summary": False, "gradient_clip_val": config.clip, "num_sanity_val_steps": 0, "logger": False}
-                | trainer)
+                "max_epochs": config.epochs, "gradient_clip_val": config.clip, "num_sanity_val_steps": 0,
+                "callbacks": watch, "enable_progress_bar": progress, "enable_model_summary": False, "logger": False,
+                "default_root_dir": out} | trainer)
         except pl.utilities.exceptions.MisconfigurationException as e:
             raise ValueError(str(e)) from e
         (out / "checkpoints").mkdir(parents=True, exist_ok=True)
@@ -362,7 +364,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _trusting(runner) -> dict:
-    """Checkpoints of this run's own folder hold plain containers and tensors; recent Lightning asks which loader to use."""
+    """Checkpoints of this run's own folder hold plain containers and tensors; recent Lightning asks how to load."""
     import inspect
 
     return {"weights_only": True} if "weights_only" in inspect.signature(runner.fit).parameters else {}
