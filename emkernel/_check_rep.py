@@ -10,8 +10,9 @@ from scipy.spatial import cKDTree
 
 from ._reports import EXACT, SEED, RepReport, Sheet
 from .errors import RepError
+from .group_element import GroupElement
 from .images import Images
-from .matrix_group import GroupElement, MatrixGroup
+from .matrix_group import MatrixGroup
 from .rep import Rep
 
 WORDS = 16

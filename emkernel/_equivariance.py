@@ -13,11 +13,12 @@ from torch import nn
 
 from ._reports import SEED, TOLERANCE, Check, EquivarianceReport
 from .errors import RepError
-from .matrix_group import GroupElement, MatrixGroup, numpy_generator
+from .group_element import GroupElement, numpy_generator
+from .matrix_group import MatrixGroup
 from .nn import Bilinear, ImplicitKernel, InvariantPool, Invariants, PointConv
 from .rep import Rep, V
 
-SPREAD = 20.0  # bound on how much sampled elements stretch and shrink vectors, where the group has enough such
+SPREAD = 20.0  # sampled elements stretch vectors by at most this much, where the group has enough such
 
 # ---- a function -------------------------------------------------------------------------------------------
 

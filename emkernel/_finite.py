@@ -188,10 +188,11 @@ def polish(generators: np.ndarray, tol: float, max_order: int) -> np.ndarray:
                     )
         index += 1
     g = np.stack(elements)
-    table = np.stack([[find(a @ b) for b in g] for a in g])
-    if (table == None).any():  # noqa: E711 - object array
+    tree = cKDTree(g.reshape(len(g), -1).view(float))
+    products = np.stack([(a @ g).reshape(len(g), -1).view(float) for a in g])
+    distance, table = tree.query(products)
+    if distance.max() > tol * g.shape[-1]:
         raise GroupError(f"the products of these generators do not form a group at tolerance {tol:g}")
-    table = table.astype(int)
     for _ in range(60):
         new = np.stack([np.mean(g[table[a]] @ np.linalg.inv(g), 0) for a in range(len(g))])
         change, g = np.abs(new - g).max(), new

@@ -202,7 +202,7 @@ def _lightning():
     return pl
 
 
-def _module(pl, group: MatrixGroup, config: RunConfig, network: nn.Module, steps: int):
+def _module(pl, group: MatrixGroup, config: RunConfig, network: nn.Module):
     task = TASKS[config.task]
 
     class Training(pl.LightningModule):
@@ -228,6 +228,7 @@ def _module(pl, group: MatrixGroup, config: RunConfig, network: nn.Module, steps
 
         def configure_optimizers(self):
             optimiser = torch.optim.AdamW(self.parameters(), config.lr, weight_decay=config.weight_decay)
+            steps = self.trainer.estimated_stepping_batches
             warm = max(1, min(100, steps // 20))
 
             def rate(step: int) -> float:
@@ -287,6 +288,8 @@ def train(group: MatrixGroup, config: RunConfig, out: str | os.PathLike, *, resu
     started = time.time()
     network = task.build(group, config, training)
     built = time.time() - started
+    for p in network.parameters():
+        p.requires_grad_(p.numel() > 0)  # an empty one has no gradient, which several devices would wait for
     items = len(training) if config.n_train is None else min(config.n_train, len(training))
     subset = training if items == len(training) else torch.utils.data.Subset(training, range(items))
     loaders = [
@@ -295,7 +298,7 @@ def train(group: MatrixGroup, config: RunConfig, out: str | os.PathLike, *, resu
             drop_last=items >= config.batch_size, generator=torch.Generator()),
         torch.utils.data.DataLoader(
             data["val"], 4 * config.batch_size, collate_fn=as_is, generator=torch.Generator())]
-    module = _module(pl, group, config, network, steps=config.epochs * len(loaders[0]))
+    module = _module(pl, group, config, network)
     kept = keeper(pl, out, task.metric, task.higher)
     watch = [kept, *callbacks]
     if config.average:
@@ -340,7 +343,7 @@ def _fit(runner, module, loaders: list, checkpoint: str | None) -> None:
             raise
         raise KeyboardInterrupt from e
     finally:
-        if runner.interrupted and handler is not None:
+        if signal.getsignal(signal.SIGINT) is not handler:
             signal.signal(signal.SIGINT, handler)  # Lightning ignores it from the first one on
     if runner.interrupted:
         raise KeyboardInterrupt
@@ -352,7 +355,7 @@ def _quiet() -> Iterator[None]:
     loggers = [logging.getLogger(f"lightning.{name}") for name in ("pytorch", "fabric")]
     levels = [log.level for log in loggers]
     with warnings.catch_warnings():
-        for text in (".*does not have many workers", ".*LeafSpec", ".*Checkpoint directory .* exists"):
+        for text in (".*does not have many workers", ".*LeafSpec", ".*sync_dist=True"):
             warnings.filterwarnings("ignore", text)
         try:
             for log in loggers:

@@ -37,8 +37,8 @@ def segment_reduce(
         size: number of segments.
         reduce: "sum", "mean", "max" or "min".
         backend: "torch"; "torch_scatter" (Fey, the package of that name); "auto" takes torch_scatter where it is
-            installed and measured faster: for max and min on the CPU (2 to 4 times), and on a GPU
-            (``benchmarks/segment.py`` measures it).
+            installed and measured faster, for max and min on the CPU (2 to 4 times), and for everything on a
+            GPU, unmeasured (``benchmarks/segment.py`` measures it).
 
     Returns:
         (size, ...)
@@ -57,7 +57,8 @@ def segment_reduce(
             "backend='torch_scatter' needs the package torch_scatter: pip install ninja, then "
             "pip install --no-build-isolation torch_scatter"
         )
-    if scatter is not None and (backend == "torch_scatter" or (backend == "auto" and (values.is_cuda or reduce in ("max", "min")))):
+    prefer = values.is_cuda or reduce in ("max", "min")
+    if scatter is not None and (backend == "torch_scatter" or (backend == "auto" and prefer)):
         return scatter.scatter(values, index, dim=0, dim_size=size, reduce=reduce)
     if reduce in ("sum", "mean"):
         out = values.new_zeros(size, *values.shape[1:]).index_add(0, index, values)

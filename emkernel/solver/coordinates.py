@@ -8,6 +8,7 @@ from math import gcd
 import numpy as np
 import scipy.linalg
 
+from .. import _finite
 from ..group_element import GroupElement
 from ..images import Images
 from ..matrix_group import MatrixGroup
@@ -40,6 +41,8 @@ class Coordinates:
         if group.is_compact and not np.array_equal(basis, np.eye(group.d)):
             discrete = np.array([scipy.linalg.polar(h)[0] for h in discrete])
             lie = (lie - np.swapaxes(lie, -1, -2)) / 2 if len(lie) else lie
+            if group.is_finite and group.order <= 500:
+                discrete = _finite.polish(discrete, 1e-4, 500)
         norms = [np.linalg.norm(a, 2) for a in lie]
         self.scales = np.array([n if n > 0 else 1.0 for n in norms])
         self.powers = [_spread_power(h, q) for h, q in zip(discrete, group._orders)]
