@@ -308,7 +308,7 @@ class SumRep(Rep):
         return self._blocks([t._drho(A) for _, t in self.parts], ())
 
     def __str__(self):
-        return " + ".join((str(n) if n != 1 else "") + str(t) for n, t in self.parts) or "0"
+        return " + ".join(_times(n, str(t)) for n, t in self.parts) or "0"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -391,6 +391,10 @@ V = VectorRep()
 def T(p: int, q: int = 0) -> Rep:
     """Tensors of rank (p, q): V^⊗p ⊗ V*^⊗q."""
     return V**p * V.T**q
+
+
+def _times(n: int, name: str) -> str:
+    return name if n == 1 else f"{n}x{name}" if name[0].isdigit() else f"{n}{name}"
 
 
 def _sum(terms, group) -> Rep:

@@ -20,8 +20,8 @@ SOURCES = {"emkernel": Path(emkernel.__file__).parent, "emkernel.groups": Path(e
 # Low to high: a module imports only what stands before it, or beside it in its own folder. The longest name that
 # fits a module gives its place. A private module (_x.py) has the place of whoever imports it.
 LAYERS = [
-    "errors", "matrix_group", "images", "rep",
-    "solver.store", "solver.coordinates", "solver.nullspace", "solver.irreps", "solver.coupling", "solver",
+    "errors", "group_element", "matrix_group", "images", "rep",
+    "solver.store", "solver.coordinates", "solver.nullspace", "solver.splitting", "solver.irreps", "solver.coupling", "solver",
     "ops", "nn", "graph", "batch", "models", "checks", "testing", "data", "", "train", "cli", "plots",
 ]  # fmt: skip
 SOLVER_ONLY = {"emlp", "jax", "jaxlib", "objax"}
