@@ -1,0 +1,227 @@
+"""The command line: what it prints, its exit status, and one line about whatever was wrong."""
+
+import subprocess
+import sys
+
+import pytest
+
+import emkernel
+from emkernel.cli import load_group, main
+from emkernel.errors import GroupError
+
+GROUP_FILE = """
+import numpy as np
+import emkernel as ek
+
+half = np.diag([-1.0, -1.0, 1.0])
+{body}
+"""
+
+
+@pytest.fixture
+def run(capsys):
+    """(exit status, standard output, standard error) of a command."""
+
+    def call(*argv):
+        try:
+            status = main([str(a) for a in argv])
+        except SystemExit as e:
+            status = e.code
+        done = capsys.readouterr()
+        return status, done.out, done.err
+
+    return call
+
+
+@pytest.fixture
+def refused(run):
+    """The one line with which a command refuses its input."""
+
+    def call(*argv):
+        status, out, err = run(*argv)
+        assert status == 2 and out == ""
+        assert err.startswith("emkernel: ") and err.count("\n") == 1 and "Traceback" not in err
+        return err
+
+    return call
+
+
+@pytest.fixture
+def group_file(tmp_path):
+    def write(body, name="my_group.py"):
+        path = tmp_path / name
+        path.write_text(GROUP_FILE.format(body=body), encoding="utf-8")
+        return path
+
+    return write
+
+
+# ---- groups ---------------------------------------------------------------------------------------------------
+
+
+def test_groups_lists_the_catalogue(run):
+    status, out, err = run("groups")
+    assert status == 0 and err == ""
+    rows = {line.split()[0]: line.split() for line in out.splitlines()[1:]}
+    assert set(rows) == set(emkernel.groups.catalogue())
+    assert rows["Oh"][1:3] == ["3", "48"] and rows["Lorentz"][1:3] == ["4", "infinite"]
+
+
+# ---- check ----------------------------------------------------------------------------------------------------
+
+
+def test_check_of_a_group_with_a_name(run):
+    status, out, err = run("check", "Oh", "--order", "48", "--degree", "1")
+    assert status == 0 and err == ""
+    assert "order 48" in out and "FAIL" not in out and "passed" in out
+
+
+@pytest.mark.parametrize(
+    ("body", "name"),
+    [
+        ("G = ek.MatrixGroup('half turn', [half])", ":G"),
+        ("G = ek.MatrixGroup('half turn', [half])", ""),
+        ("def G():\n    return ek.MatrixGroup('half turn', [half])", ":G"),
+        ("from functools import partial\nG = partial(ek.MatrixGroup, 'half turn', [half])", ":G"),
+    ],
+)
+def test_check_of_a_group_in_a_file(run, group_file, body, name):
+    status, out, _ = run("check", f"{group_file(body)}{name}", "--degree", "1")
+    assert status == 0 and "half turn" in out and "order 2" in out
+
+
+def test_nothing_is_left_beside_the_file(group_file):
+    path = group_file("G = ek.MatrixGroup('half turn', [half])")
+    assert load_group(f"{path}:G").order == 2
+    assert [p.name for p in path.parent.iterdir()] == ["my_group.py"]
+
+
+def test_a_file_that_was_changed_is_read_again(group_file):
+    path = group_file("G = ek.MatrixGroup('a', [half])")
+    assert load_group(f"{path}:G").name == "a"
+    assert load_group(f"{group_file('G = ek.MatrixGroup(chr(98), [half])')}:G").name == "b"
+
+
+@pytest.mark.parametrize("expected", [("--order", "24"), ("--dimension", "1")])
+def test_a_failing_check_has_status_one(run, expected):
+    status, out, _ = run("check", "C2z", "--degree", "1", *expected)
+    assert status == 1 and "FAIL" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("oh", "Oh"),
+        ("Lorenz", "Lorentz"),
+        ("C5v", "Cnv(5)"),
+        ("C(0)", "C"),
+        ("C(2,3)", "takes 1 number"),
+        ("", "no group is called"),
+        ("nowhere.py:G", "nowhere.py is not a file"),
+        ("nowhere.py", "nowhere.py is not a file"),
+    ],
+)
+def test_a_name_that_is_nobodys(refused, name, words):
+    assert words in refused("check", name)
+
+
+@pytest.mark.parametrize(
+    ("body", "name", "words"),
+    [
+        ("group = = 3", "G", ["SyntaxError", "line 6"]),
+        ("\nG = ek.MatrixGroup('g', [half[0]])", "G", ["discrete_generators[0]", "(3,)"]),
+        ("G = ek.MatrixGroup('singular', [half * [1, 1, 0]])", "G", ["singular", "not invertible"]),
+        ("def G():\n    return ek.MatrixGroup('singular', [0 * half])", "G", ["not invertible"]),
+        ("\nG = ek.MatrxGroup('g', [half])", "G", ["line 7", "AttributeError", "MatrxGroup"]),
+        ("def G():\n    return 1 / 0", "G", ["G()", "line 7", "ZeroDivisionError"]),
+        ("import no_such_package", "G", ["ModuleNotFoundError", "no_such_package"]),
+        ("my_group = ek.MatrixGroup('g', [half])", "mygroup", ["no 'mygroup'", "close to it: my_group"]),
+        ("a = ek.MatrixGroup('a', [half]); b = ek.MatrixGroup('b', [-half])", "", ["say which", "a, b"]),
+        ("", "", ["holds no MatrixGroup"]),
+        ("G = [half]", "G", ["list", "expected a MatrixGroup"]),
+        ("def G():\n    return half", "G", ["expected a MatrixGroup or a function that returns one"]),
+        ("def G(n):\n    return n", "G", ["TypeError", "argument"]),
+    ],
+)  # fmt: skip
+def test_a_file_that_gives_no_group(refused, group_file, body, name, words):
+    err = refused("check", f"{group_file(body)}:{name}")
+    for word in words:
+        assert word in err
+
+
+def test_a_generator_with_few_digits_is_refused(refused, group_file):
+    path = group_file("G = ek.MatrixGroup('fifth', [[[0.30902, -0.95106], [0.95106, 0.30902]]])")
+    err = refused("check", f"{path}:G")
+    assert "order 5" in err and "polished" in err
+
+
+def test_load_group_raises_group_errors(group_file):
+    with pytest.raises(GroupError, match="does not run"):
+        load_group(f"{group_file('1 / 0')}:G")
+
+
+# ---- the parser -----------------------------------------------------------------------------------------------
+
+
+def test_help_has_examples(run):
+    status, out, _ = run("--help")
+    assert status == 0 and "examples:" in out and "emkernel check my_group.py:G" in out
+    status, out, _ = run("check", "--help")
+    assert status == 0 and "examples:" in out and "--order" in out
+    status, out, _ = run("train", "--help")
+    assert status == 0 and "--resume" in out and "nbody" in out
+
+
+def test_version(run):
+    assert run("--version")[:2] == (0, f"emkernel {emkernel.__version__}\n")
+
+
+@pytest.mark.parametrize(
+    "argv", [(), ("learn",), ("check",), ("train", "mnist"), ("check", "Oh", "--degree", "two")]
+)
+def test_usage_errors(run, argv):
+    status, out, err = run(*argv)
+    assert status == 2 and out == "" and "usage: emkernel" in err and "Traceback" not in err
+
+
+def test_degree_zero(refused):
+    assert "degree" in refused("check", "C2z", "--degree", "0")
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (("nbody", "--radius", "2"), "--radius does not apply to nbody"),
+        (("modelnet", "--layers", "2"), "--layers does not apply to modelnet"),
+        (("nbody", "--channels", "2,3"), "--channels"),
+        (("modelnet", "--channels", "2"), "--channels"),
+        (("nbody", "--epochs", "0"), "epochs must be at least 1"),
+        (("nbody", "--batch-size", "-1"), "batch_size must be at least 1"),
+        (("nbody", "--n-train", "0"), "n_train must be at least 1"),
+        (("nbody", "--group", "C4"), "acts on 2 dimensions"),
+        (("nbody", "--group", "O4"), "no group is called 'O4'"),
+    ],
+)
+def test_training_options_that_make_no_sense(refused, tmp_path, argv, words):
+    assert words in refused("train", *argv, "--out", tmp_path / "run", "--no-progress")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_interrupt_is_no_traceback(run, monkeypatch):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("emkernel.cli.load_group", interrupt)
+    assert run("check", "Oh") == (130, "", "emkernel: interrupted\n")
+
+
+def test_as_a_command(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "emkernel.cli", "check", "O4"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=120,
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("emkernel: GroupError: no group is called 'O4'; close to it:")
