@@ -149,7 +149,8 @@ def test_kernel_of_any_degree(name, degree):
 
 @pytest.mark.parametrize(("name", "degree", "rank"), [
     # invariants of the stabiliser of the point among the maps: 1, x x^T, and x cross where orientation is kept
-    ("SO(3)", 2, 3), ("O(3)", 2, 2), ("O(1,3)", 2, 2), ("SO(2) about z", 1, 7), ("SO(2) about z", 2, 9), ("U(1)", 1, 2), ("U(1)", 2, 4),
+    ("SO(3)", 2, 3), ("O(3)", 2, 2), ("O(1,3)", 2, 2), ("SO(2) about z", 1, 7), ("SO(2) about z", 2, 9),
+    ("U(1)", 1, 2), ("U(1)", 2, 4),
     # no stabiliser: all maps, once the polynomials hold each irreducible of V x V* often enough
     ("C3", 1, 4), ("D7", 2, 2), ("T", 1, 3), ("T", 2, 7), ("T", 3, 9), ("2T", 1, 4), ("2T", 2, 16), ("SU(2)", 2, 16),
 ])  # fmt: skip

@@ -21,7 +21,8 @@ SOURCES = {"emkernel": Path(emkernel.__file__).parent, "emkernel.groups": Path(e
 # fits a module gives its place. A private module (_x.py) has the place of whoever imports it.
 LAYERS = [
     "errors", "group_element", "matrix_group", "images", "rep",
-    "solver.store", "solver.coordinates", "solver.nullspace", "solver.splitting", "solver.irreps", "solver.coupling", "solver",
+    "solver.store", "solver.coordinates", "solver.nullspace", "solver.splitting", "solver.irreps",
+    "solver.coupling", "solver",
     "ops", "nn", "graph", "batch", "models", "checks", "testing", "data", "", "train", "cli", "plots",
 ]  # fmt: skip
 SOLVER_ONLY = {"emlp", "jax", "jaxlib", "objax"}

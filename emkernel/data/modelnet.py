@@ -12,8 +12,8 @@ import torch
 
 from ..errors import DataError
 from ._cache import cached_arrays
-from .ragged import PointClouds
 from .formats import read_hdf5, read_npz, read_off
+from .ragged import PointClouds
 
 __all__ = ["load_modelnet", "sample_mesh"]
 

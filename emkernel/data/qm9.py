@@ -11,9 +11,9 @@ import torch
 
 from ..errors import DataError
 from ._cache import cached_arrays
-from .ragged import RaggedGraphs
 from .formats import read_npz
 from .molecules import ATOMIC_NUMBERS, read_csv_table, read_index_list, read_sdf, read_xyz
+from .ragged import RaggedGraphs
 
 __all__ = ["ATOM_CLASSES", "BOND_CLASSES", "HARTREE", "QM9_TARGETS", "load_qm9"]
 
