@@ -44,6 +44,7 @@ def epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:
 
 def keeper(pl, out: Path, metric: str, higher: bool):
     """The Lightning callback that writes checkpoints and metrics."""
+
     class Keeper(pl.callbacks.Checkpoint):
         """After each epoch: metrics.csv, last.ckpt, and best.ckpt where the metric improved."""
 
@@ -62,10 +63,15 @@ def keeper(pl, out: Path, metric: str, higher: bool):
 
         def on_train_epoch_end(self, trainer, module):
             found = {k: float(v) for k, v in trainer.callback_metrics.items()}
-            self.rows.append({
-                "epoch": trainer.current_epoch, "loss": found.get("loss_epoch", float("nan")),
-                metric: found.get(metric, float("nan")), "lr": trainer.optimizers[0].param_groups[0]["lr"],
-                "seconds": time.time() - self.began})
+            self.rows.append(
+                {
+                    "epoch": trainer.current_epoch,
+                    "loss": found.get("loss_epoch", float("nan")),
+                    metric: found.get(metric, float("nan")),
+                    "lr": trainer.optimizers[0].param_groups[0]["lr"],
+                    "seconds": time.time() - self.began,
+                }
+            )
             part = out / "checkpoints" / "last.ckpt.part"
             trainer.save_checkpoint(part)
             if trainer.is_global_zero:
@@ -73,7 +79,10 @@ def keeper(pl, out: Path, metric: str, higher: bool):
                     shutil.copyfile(part, out / "checkpoints" / "best.ckpt.part")
                     os.replace(out / "checkpoints" / "best.ckpt.part", out / "checkpoints" / "best.ckpt")
                 os.replace(part, out / "checkpoints" / "last.ckpt")
-                lines = [",".join(self.rows[0]), *(",".join(f"{v:.7g}" for v in row.values()) for row in self.rows)]
+                lines = [
+                    ",".join(self.rows[0]),
+                    *(",".join(f"{v:.7g}" for v in row.values()) for row in self.rows),
+                ]
                 write_text(out / "metrics.csv", "\n".join(lines) + "\n")
 
         def state_dict(self):
@@ -91,16 +100,19 @@ def check_resumable(last: Path, group: MatrixGroup, config) -> None:
         kept = torch.load(last, map_location="cpu", weights_only=True)["emkernel"]
     except FileNotFoundError:
         raise FileNotFoundError(f"nothing to resume: {last} does not exist") from None
-    except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as e:
+    except (RuntimeError, OSError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as e:
         raise DataError(f"{last} is damaged, or no checkpoint of a training run ({type(e).__name__})") from e
     if kept["group"] != group.digest:
-        raise GroupError(f"the checkpoint was trained with the group {kept['group_name']}, not with {group.name}: "
-                         "their generators differ")
+        raise GroupError(
+            f"the checkpoint was trained with the group {kept['group_name']}, not with {group.name}: "
+            "their generators differ"
+        )
     before, now = kept["config"], asdict(config)
     for name in sorted(now.keys() - {"root", "epochs"}):
         if before.get(name) != now[name]:
-            raise ValueError(f"the run was begun with {name} = {before.get(name)!r}, it cannot go on with "
-                             f"{now[name]!r}")
+            raise ValueError(
+                f"the run was begun with {name} = {before.get(name)!r}, it cannot go on with {now[name]!r}"
+            )
 
 
 def write_json(path: Path, content: dict) -> None:

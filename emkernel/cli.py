@@ -50,8 +50,10 @@ def load_group(spec: str) -> MatrixGroup:
     if name not in content:
         near = get_close_matches(name or "", [k for k in content if not k.startswith("_")], n=3)
         hint = f"; close to it: {', '.join(near)}" if near else ""
-        raise GroupError((f"{path} defines no {name!r}{hint}; " if name else f"{path}: say which group, {path}:NAME; ")
-                         + (f"its groups are {', '.join(found)}" if found else "it holds no MatrixGroup"))
+        raise GroupError(
+            (f"{path} defines no {name!r}{hint}; " if name else f"{path}: say which group, {path}:NAME; ")
+            + (f"its groups are {', '.join(found)}" if found else "it holds no MatrixGroup")
+        )
     group = content[name]
     if callable(group):
         try:
@@ -61,7 +63,9 @@ def load_group(spec: str) -> MatrixGroup:
         except Exception as e:
             raise GroupError(f"{name}() of {path} fails: {_blame(e, path)}{type(e).__name__}: {e}") from e
     if not isinstance(group, MatrixGroup):
-        raise GroupError(f"{spec} is a {type(group).__name__}, expected a MatrixGroup or a function that returns one")
+        raise GroupError(
+            f"{spec} is a {type(group).__name__}, expected a MatrixGroup or a function that returns one"
+        )
     return group
 
 
@@ -73,41 +77,62 @@ def _blame(e: Exception, path: Path) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="emkernel", formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="emkernel",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Steerable point convolutions for any matrix group given by its generators.",
         epilog="examples:\n  emkernel groups\n  emkernel check my_group.py:G\n  emkernel train nbody --group O2z\n"
-               "  emkernel train qm9 --group O3 --root data/qm9 --epochs 40")
+        "  emkernel train qm9 --group O3 --root data/qm9 --epochs 40",
+    )
     parser.add_argument("--version", action="version", version=f"emkernel {emkernel.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="{groups,check,train}")
     commands.add_parser("groups", help="list the catalogue")
     check = commands.add_parser(
-        "check", help="check a group: generators, irreducibles, couplings, equivariance",
+        "check",
+        help="check a group: generators, irreducibles, couplings, equivariance",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n  emkernel check Oh\n  emkernel check 'C(7)' --order 7\n"
-               "  emkernel check my_group.py:G --degree 3")
+        "  emkernel check my_group.py:G --degree 3",
+    )
     check.add_argument("group", help="catalogue name, or my_group.py:NAME")
-    check.add_argument("--degree", type=int, default=2, help="highest tensor power of V that is split (default 2)")
+    check.add_argument(
+        "--degree", type=int, default=2, help="highest tensor power of V that is split (default 2)"
+    )
     check.add_argument("--order", type=int, help="number of elements it should have")
     check.add_argument("--dimension", type=int, help="dimension its Lie algebra should have")
     run = commands.add_parser(
-        "train", help="train a reference model", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        "train", help="train a reference model", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     run.add_argument("task", choices=("nbody", "qm9", "modelnet"))
-    run.add_argument("--group", default=None, help="catalogue name, or my_group.py:NAME (nbody: O2z, otherwise O3)")
+    run.add_argument(
+        "--group", default=None, help="catalogue name, or my_group.py:NAME (nbody: O2z, otherwise O3)"
+    )
     run.add_argument("--root", help="file or folder of the data (not for nbody)")
     run.add_argument("--out", help="folder of the run (default runs/TASK-GROUP)")
-    run.add_argument("--resume", action="store_true", help="continue the run in --out from its last checkpoint")
+    run.add_argument(
+        "--resume", action="store_true", help="continue the run in --out from its last checkpoint"
+    )
     run.add_argument("--target", default="mu", help="property of QM9")
-    run.add_argument("--field", default="electric", choices=("electric", "magnetic", "none"), help="of nbody, along z")
+    run.add_argument(
+        "--field", default="electric", choices=("electric", "magnetic", "none"), help="of nbody, along z"
+    )
     run.add_argument("--rotations", default="so3", choices=("so3", "z", "none"), help="of modelnet, random")
-    for name, kind, text in (("epochs", int, "passes over the training data"), ("batch-size", int, "items per step"),
-                             ("lr", float, "highest learning rate"), ("n-train", int, "use so many training items"),
-                             ("average", float, "decay of the moving average of the weights, 0 for none")):
+    for name, kind, text in (
+        ("epochs", int, "passes over the training data"),
+        ("batch-size", int, "items per step"),
+        ("lr", float, "highest learning rate"),
+        ("n-train", int, "use so many training items"),
+        ("average", float, "decay of the moving average of the weights, 0 for none"),
+    ):
         run.add_argument(f"--{name}", type=kind, help=text)
     run.add_argument("--seed", type=int, default=0)
-    for name, kind, text in (("channels", _integers, "copies of each irreducible; modelnet: a,b,c per layer"),
-                             ("degree", int, "highest irreducible kept"), ("layers", int, "convolutions (nbody, qm9)"),
-                             ("width", int, "hidden channels of the kernel"), ("hidden", int, "width of its MLP"),
-                             ("radius", float, "of qm9: join atoms closer than this, in angstrom, not bonded ones")):
+    for name, kind, text in (
+        ("channels", _integers, "copies of each irreducible; modelnet: a,b,c per layer"),
+        ("degree", int, "highest irreducible kept"),
+        ("layers", int, "convolutions (nbody, qm9)"),
+        ("width", int, "hidden channels of the kernel"),
+        ("hidden", int, "width of its MLP"),
+        ("radius", float, "of qm9: join atoms closer than this, in angstrom, not bonded ones"),
+    ):
         run.add_argument(f"--{name}", type=kind, help=text)
     run.add_argument("--max-time", help="stop after DD:HH:MM:SS")
     run.add_argument("--accelerator", default="auto")
@@ -127,14 +152,18 @@ def _groups() -> int:
     for name, make in emkernel.groups.catalogue().items():
         G = make()
         order = "infinite" if G.order is None else G.order
-        print(f"{name:10} {G.d:>3} {order:>8}  {len(G.discrete_generators)} discrete, {len(G.lie_algebra)} Lie algebra")
+        print(
+            f"{name:10} {G.d:>3} {order:>8}  {len(G.discrete_generators)} discrete, {len(G.lie_algebra)} Lie algebra"
+        )
     return 0
 
 
 def _check(args) -> int:
     from .checks import check_group
 
-    report = check_group(load_group(args.group), order=args.order, dimension=args.dimension, degree=args.degree)
+    report = check_group(
+        load_group(args.group), order=args.order, dimension=args.dimension, degree=args.degree
+    )
     print(report)
     return 0 if report.passed else 1
 
@@ -144,16 +173,27 @@ def _train(args) -> int:
 
     group = load_group(args.group or ("O2z" if args.task == "nbody" else "O3"))
     given = {name: getattr(args, name) for name in ("epochs", "batch_size", "lr", "n_train", "average")}
-    model = {name: getattr(args, name) for name in ("channels", "degree", "layers", "width", "hidden", "radius")}
+    model = {
+        name: getattr(args, name) for name in ("channels", "degree", "layers", "width", "hidden", "radius")
+    }
     model = {name: value for name, value in model.items() if value is not None}
     for name in model.keys() - NETWORK[args.task]:
         known = ", ".join(f"--{n}" for n in NETWORK[args.task])
         raise ValueError(f"--{name} does not apply to {args.task}, whose network has {known}")
     if "channels" in model and isinstance(model["channels"], int) == (args.task == "modelnet"):
-        raise ValueError("--channels is one number for each layer of modelnet, as in 16,32,64; otherwise a single one")
+        raise ValueError(
+            "--channels is one number for each layer of modelnet, as in 16,32,64; otherwise a single one"
+        )
     config = RunConfig(
-        args.task, root=args.root, target=args.target, field=args.field, rotations=args.rotations, seed=args.seed,
-        model=model, **(TASKS[args.task].defaults | {k: v for k, v in given.items() if v is not None}))
+        args.task,
+        root=args.root,
+        target=args.target,
+        field=args.field,
+        rotations=args.rotations,
+        seed=args.seed,
+        model=model,
+        **(TASKS[args.task].defaults | {k: v for k, v in given.items() if v is not None}),
+    )
     out = Path(args.out or f"runs/{args.task}-{group.name}")
     trainer = {"accelerator": args.accelerator, "devices": args.devices, "precision": args.precision}
     if args.max_time:
@@ -162,13 +202,19 @@ def _train(args) -> int:
         results = train(group, config, out, resume=args.resume, progress=not args.no_progress, **trainer)
     except KeyboardInterrupt:
         kept = (out / "checkpoints" / "last.ckpt").exists()
-        what = f"continue after the last whole epoch with --resume --out {out}" if kept else "no epoch was finished yet"
+        what = (
+            f"continue after the last whole epoch with --resume --out {out}"
+            if kept
+            else "no epoch was finished yet"
+        )
         print(f"emkernel: interrupted; {what}", file=sys.stderr)
         return 130
     value, best, blind = (_decimals(results[name]) for name in ("value", "best", "baseline"))
     metric = f"{results['metric']} {value} {results['unit']}".rstrip()
-    print(f"{metric} on validation (best {best}, without looking at the structure {blind}) after "
-          f"{results['epochs']} epochs, {results['seconds_training']:.0f} s; {out}/results.json")
+    print(
+        f"{metric} on validation (best {best}, without looking at the structure {blind}) after "
+        f"{results['epochs']} epochs, {results['seconds_training']:.0f} s; {out}/results.json"
+    )
     return 0
 
 

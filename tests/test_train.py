@@ -550,7 +550,18 @@ def test_two_processes(tmp_path):
         "64",
         *map(str, FLAGS),
     ]
-    command += ["--epochs", "2", "--out", str(out), "--accelerator", "cpu", "--devices", "2"]
+    command += [
+        "--epochs",
+        "2",
+        "--batch-size",
+        "16",
+        "--out",
+        str(out),
+        "--accelerator",
+        "cpu",
+        "--devices",
+        "2",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     nothing_half_written(out)

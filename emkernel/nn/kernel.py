@@ -145,7 +145,7 @@ class ImplicitKernel(EquivariantModule):
                 self.triples.append(Triple(a, b, c, slice(rows[c], rows[c] + k)))
                 rows[c] += k
         for k, m in zip(rows, self.layout_out.copies):
-            self.weight.append(nn.Parameter(torch.empty(k, m)))
+            self.weight.append(nn.Parameter(torch.empty(k, m), requires_grad=k > 0))
         self._folds()
         self.reset_parameters()
 

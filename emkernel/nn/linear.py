@@ -59,7 +59,8 @@ class Linear(EquivariantModule):
                 sources.append((a, name))
                 rows += len(maps) * m_in
             self._sources.append(sources)
-            self.weight.append(nn.Parameter(torch.empty(rows, m_out)))
+            # an empty weight gets no gradient, which data-parallel training would wait for
+            self.weight.append(nn.Parameter(torch.empty(rows, m_out), requires_grad=rows > 0))
             offsets = table.maps(table.trivial, out) if bias else ()
             name = None
             if len(offsets):

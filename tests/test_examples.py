@@ -1,0 +1,113 @@
+"""What the README and the examples show, runs."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import emkernel as ek
+from emkernel.cli import _parser, load_group
+
+ROOT = Path(__file__).resolve().parents[1]
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def text(name):
+    path = ROOT / name
+    if not path.is_file():
+        pytest.skip(f"{name} is not beside these tests")
+    return path.read_text(encoding="utf-8")
+
+
+def run_example(*flags, cwd):
+    script = ROOT / "examples" / "quickstart.py"
+    if not script.is_file():
+        pytest.skip("examples/ is not beside these tests")
+    done = subprocess.run(
+        [sys.executable, script, *flags], capture_output=True, text=True, timeout=900, cwd=cwd
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def table(printed):
+    """Error and number of parameters by group."""
+    rows = re.findall(r"^(\S+) +(\d+\.\d+) +([\d,]+) +\d+\.\d", printed, re.MULTILINE)
+    return {name: (float(error), int(many.replace(",", ""))) for name, error, many in rows}
+
+
+# ---- README -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_code_of_the_readme_runs(tmp_path, monkeypatch, capsys):
+    """Block after block in one namespace, as a reader would paste them."""
+    pytest.importorskip("lightning.pytorch")
+    monkeypatch.chdir(tmp_path)
+    blocks, space = BLOCK.findall(text("README.md")), {}
+    assert len(blocks) >= 6
+    with torch.random.fork_rng():
+        for i, block in enumerate(blocks):
+            exec(compile(block, f"README.md, python block {i}", "exec"), space)
+    printed = capsys.readouterr().out
+    assert "FAIL" not in printed
+    first, last = map(float, re.search(r"loss (\d+\.\d+) -> (\d+\.\d+)", printed).groups())
+    assert last < 0.2 * first
+
+
+def test_the_group_file_of_the_readme_is_one(tmp_path):
+    block = next(b for b in BLOCK.findall(text("README.md")) if "def improper" in b)
+    path = tmp_path / "my_group.py"
+    path.write_text(block, encoding="utf-8")
+    assert load_group(f"{path}:improper").order == 6
+    assert load_group(f"{path}:cylinder").order is None and not load_group(f"{path}:boosts").is_compact
+
+
+def test_the_commands_of_the_readme_are_understood():
+    lines = [
+        line.split("#")[0].split("&&")[-1]
+        for line in text("README.md").splitlines()
+        if line.startswith("    ")
+    ]
+    commands = [line.split() for line in lines if line.strip().startswith("emkernel ")]
+    assert {c[1] for c in commands} == {"groups", "check", "train"}
+    for command in commands:
+        _parser().parse_args(command[1:])
+
+
+def test_names_of_the_readme_exist():
+    """Dotted names under ``ek.``, and files."""
+    readme = text("README.md")
+    for dotted in re.findall(r"\bek((?:\.[A-Za-z]\w*)+)", readme):
+        found = ek
+        for name in dotted[1:].split("."):
+            found = getattr(found, name)
+    for name in re.findall(r"^\| ((?:`[\w./]+`(?:, )?)+) \|", readme, re.MULTILINE):
+        for path in re.findall(r"`([\w/]+(?:\.py|/))`", name):
+            assert (ROOT / "emkernel" / path).exists() or (ROOT / path).exists(), path
+
+
+# ---- quickstart -------------------------------------------------------------------------------------------------
+
+
+def test_quickstart_in_short(tmp_path):
+    printed = run_example("--epochs", "2", "--systems", "100", cwd=tmp_path)
+    assert "order 10" in printed and "FAIL" not in printed
+    found = table(printed)
+    assert list(found) == ["Trivial(3)", "C5v", "O2z", "O(3)"] and "C5v" not in ek.groups.catalogue()
+    sizes = [many for _, many in found.values()]
+    assert max(sizes) < 1.2 * min(sizes)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_quickstart_says_what_symmetry_is_worth(tmp_path):
+    printed = run_example(cwd=tmp_path)
+    error = {name: e for name, (e, _) in table(printed).items()}
+    assert error["C5v"] < 0.9 * error["Trivial(3)"] and error["O2z"] < 0.9 * error["Trivial(3)"]
+    assert error["O(3)"] > 2 * error["Trivial(3)"]
+    assert re.search(r"C5v changed the error by -\d+ %", printed)
