@@ -80,7 +80,7 @@ class Gate(EquivariantModule):
         self._splits = [self.layout.copies[i] for i in self._gated]
         self.invariants = Invariants(rep) if self._trivial is None else None
         inputs = self.invariants.size if self._trivial is None else self.layout.copies[self._trivial]
-        self.gates = nn.Linear(inputs, sum(self._splits)) if self._splits else None
+        self.gates = nn.Linear(max(inputs, 1), sum(self._splits)) if self._splits else None
 
     def blocks(self, xs: list[torch.Tensor]) -> list[torch.Tensor]:
         """The nonlinearity on blocks (N, d, m)."""
@@ -92,6 +92,8 @@ class Gate(EquivariantModule):
             # compressed, so that large fields do not saturate every gate
             s = torch.asinh(self.invariants.of_blocks(xs))
         if self.gates is not None:
+            if not s.shape[1]:  # nothing is invariant: one constant gate per copy
+                s = s.new_ones(s.shape[0], 1)
             gates = torch.sigmoid(self.gates(s)).split(self._splits, 1)
             for i, g in zip(self._gated, gates):
                 out[i] = xs[i] * g[:, None]
