@@ -170,6 +170,9 @@ def _words_have_finite_order(generators: np.ndarray, blur: float, tries: int = 1
 def polish(generators: np.ndarray, tol: float, max_order: int) -> np.ndarray:
     """Exact generators of the finite group near approximate ones; see MatrixGroup.polished."""
     elements = [np.eye(generators.shape[-1], dtype=generators.dtype)]
+    for i, h in enumerate(generators):
+        if 1e-9 < np.abs(h - elements[0]).max() < 2 * tol:
+            raise GroupError(f"generator {i} is within the tolerance {tol:g} of the identity; pass a smaller tol")
     index = 0
 
     def find(m):

@@ -232,17 +232,17 @@ class MatrixGroup:
     @cached_property
     def _rates(self) -> np.ndarray:
         """How far each A_k is followed when sampling: a full turn if it rotates, a rapidity near 1/8 if not."""
+        if not len(self.lie_algebra):
+            return np.zeros(0)
+        # one diagonal scaling for all, so that the units of the coordinates do not matter
+        total = sum(np.abs(a) / max(np.abs(a).max(), 1e-300) for a in self.lie_algebra)
+        scaling = scipy.linalg.matrix_balance(total, permute=False, separate=True)[1][0]
         rates = []
         for a in self.lie_algebra:
             spectrum = np.linalg.eigvals(a)
-            radius, norm = np.abs(spectrum).max(initial=0), np.linalg.norm(a, 2)
-            if norm == 0:
-                rates.append(0.0)
-            elif radius < 1e-6 * norm:
-                rates.append(0.12 / norm)
-            else:
-                rotates = np.abs(spectrum.real).max() < 1e-9 * norm
-                rates.append((np.pi if rotates else 0.12) / radius)
+            radius, norm = np.abs(spectrum).max(), np.linalg.norm(a * scaling / scaling[:, None], 2)
+            rotates = radius > 1e-6 * norm and np.abs(spectrum.real).max() < 1e-9 * norm
+            rates.append(np.pi / radius if rotates else 0.12 / norm if norm else 0.0)
         return np.array(rates) / np.sqrt(max(1, len(rates) / 3))
 
     def sample(

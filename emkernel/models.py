@@ -31,7 +31,7 @@ def harmonic_rep(group: MatrixGroup, channels: int, degree: int) -> Rep:
     if degree:
         for parts in polynomials(table, degree).parts:
             found |= {irrep.index: irrep for irrep, _ in parts}
-    return irrep_sum(group, [(channels, found[i]) for i in sorted(found)])
+    return irrep_sum(group, [(channels, irrep) for irrep in found.values()])
 
 
 class SteerableBlock(EquivariantModule):

@@ -74,6 +74,8 @@ class Rep:
 
     def __rshift__(self, other: Rep) -> Rep:
         """Linear maps self -> other: other ⊗ self*."""
+        if not isinstance(other, Rep):
+            raise RepError(f"a >> b takes two representations, got {other!r}")
         return other * self.T
 
     @property

@@ -257,7 +257,7 @@ def test_conv_is_equivariant(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [n for n in EVERY if group(n).d < 7])
+@pytest.mark.parametrize("name", TABLE)
 def test_conv_between_large_fields_is_equivariant(name):
     g = group(name)
     rep = (2 * Scalar + V + V**2)(g)

@@ -415,18 +415,7 @@ def test_features_must_fit_the_representation(kind):
         layer(good[0].long(), *good[1:])
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param(
-            k,
-            marks=()
-            if k in ("Linear", "EMLP")
-            else pytest.mark.xfail(reason="not compared with the layer's"),
-        )
-        for k in LAYERS
-    ],
-)
+@pytest.mark.parametrize("kind", LAYERS)
 def test_features_must_have_the_dtype_of_the_layer(kind):
     layer, reps_in, _ = LAYERS[kind](SO3)
     with pytest.raises(TypeError, match=r"dtype torch.float64, the layer torch.float32"):

@@ -30,10 +30,6 @@ from emkernel.solver.nullspace import canonical, intertwiners, residual
 from emkernel.solver.polynomials import polynomials
 from emkernel.solver.store import Store, problem_key
 
-NO_CONVERGENCE = pytest.mark.xfail(
-    raises=SolverError,
-    reason="Hom(16, 36), padded by an identity to 1024: the singular values in jax do not converge",
-)
 REDUCIBLE = [name for name, row in TABLE.items() if row.reducible]
 DIMENSION = {"real": 1, "complex": 2, "quaternionic": 4}
 
@@ -149,9 +145,7 @@ POWERS_OF = {
 LARGEST = {2: (4, 6), 3: (4, 6), 4: (3, 4), 5: (3, 4)}  # p and p + q, by dimension
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=NO_CONVERGENCE if n == "SO+(1,3)" else ()) for n in POWERS_OF]
-)
+@pytest.mark.parametrize("name", POWERS_OF)
 def test_ranks_of_tensor_powers_are_those_of_closed_forms(name):
     g = group(name)
     for p in range(5):
@@ -161,7 +155,7 @@ def test_ranks_of_tensor_powers_are_those_of_closed_forms(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["SO(4)", "O(1,3)", pytest.param("SO+(1,3)", marks=NO_CONVERGENCE)])
+@pytest.mark.parametrize("name", ["SO(4)", "O(1,3)", "SO+(1,3)"])
 def test_ranks_of_high_tensor_powers_are_those_of_closed_forms(name):
     g = group(name)
     for p, q in ((4, 1), (3, 2), (3, 3), (4, 2)):
@@ -169,7 +163,7 @@ def test_ranks_of_high_tensor_powers_are_those_of_closed_forms(name):
 
 
 @pytest.mark.parametrize(("name", "maps"), [
-    ("O(1,3)", 3), pytest.param("SO+(1,3)", 4, marks=NO_CONVERGENCE), ("SO(4)", 4),
+    ("O(1,3)", 3), ("SO+(1,3)", 4), ("SO(4)", 4),
 ])  # fmt: skip
 def test_epsilon_is_found_where_orientation_is_kept(name, maps):
     """V^3 -> V: three pairings, and x, y, z -> ε(x, y, z, .)."""
@@ -460,15 +454,17 @@ def test_irreducibles_of_equal_groups_are_equal():
     assert irreps(group("O(3)"), 1)[1] != a[1]
 
 
-def test_irreducibles_are_in_general_position_in_a_skew_basis():
-    """The same group in another basis has the same characters."""
-    for plain, skewed in (("octahedral", "skew octahedral"), ("SO(3)", "skew SO(3)")):
-        words = group(plain).sample(4, 0)
-        for r, s in zip(irreps(group(plain), 2), irreps(group(skewed), 2)):
-            same = s.rho(GroupElement(group(skewed), words.coefs, words.index, words.power))
-            np.testing.assert_allclose(
-                np.trace(r.rho(words), axis1=1, axis2=2), np.trace(same, axis1=1, axis2=2), atol=1e-9
-            )
+@pytest.mark.parametrize(
+    ("plain", "skewed"), [("octahedral", "skew octahedral"), ("D7", "skew D7"), ("SO(3)", "skew SO(3)")]
+)
+def test_characters_do_not_depend_on_the_basis(plain, skewed):
+    words = group(plain).sample(6, 0)
+    same = GroupElement(group(skewed), words.coefs, words.index, words.power)
+    here = [np.trace(r.rho(words), axis1=1, axis2=2) for r in irreps(group(plain), 2)]
+    there = [np.trace(r.rho(same), axis1=1, axis2=2) for r in irreps(group(skewed), 2)]
+    distance = np.abs(np.array(here)[:, None] - np.array(there)).max(-1)
+    assert sorted(distance.argmin(1)) == list(range(len(here)))
+    assert distance.min(1).max() < 1e-8
 
 
 @pytest.mark.parametrize("name", [n for n in TABLE if n not in REDUCIBLE])
@@ -639,11 +635,7 @@ def test_degree_zero_polynomials_are_refused():
 @pytest.mark.parametrize(
     "name", [n for n in TABLE if n not in ("trivial", "integer shear") and group(n).d < 6]
 )
-def test_perturbed_generators_never_give_another_rank(name, error, trust, request):
-    if name == "SL(2)" and error == 1e-5:
-        request.applymarker(
-            pytest.mark.xfail(raises=np.linalg.LinAlgError, reason="samples of 1e200 are not held out")
-        )
+def test_perturbed_generators_never_give_another_rank(name, error, trust):
     rng = np.random.default_rng(0)
     g = group(name)
     noise = [error * rng.standard_normal(m.shape) for m in (g.discrete_generators, g.lie_algebra)]
@@ -653,6 +645,15 @@ def test_perturbed_generators_never_give_another_rank(name, error, trust, reques
         )
         assert len(equivariant_basis((V**2)(near), (V**2)(near))) == TABLE[name].hom[2], "another rank"
         raise SolverError("recognised as the group that was meant, which is as good")
+
+
+@pytest.mark.parametrize("engine", ["emlp", "numpy"])
+def test_a_rank_without_a_clear_gap_is_refused(engine):
+    images = irrep_table(group("SO(3)")).coordinates.images
+    noise = 1e-6 * np.random.default_rng(0).standard_normal(images.lie.shape)
+    near = Images(images.discrete, images.lie + noise, images.held_out, "near")
+    with pytest.raises(SolverError, match="no clear gap .* few digits"):
+        intertwiners(images, near, engine=engine)
 
 
 @pytest.mark.parametrize("name", ["SO(3)", "U(1)", "O(1,3)", "SU(2)", "Th", "SL(2)"])
@@ -814,6 +815,11 @@ def solve():
     return equivariant_basis((V**2)(g), (V + Scalar)(g))
 
 
+def assert_same_space(basis, expected):
+    assert basis.shape == expected.shape
+    np.testing.assert_allclose(rows(basis).T @ rows(basis), rows(expected).T @ rows(expected), atol=1e-9)
+
+
 def rewrite(path, **changed):
     with np.load(path) as entry:
         arrays = dict(entry)
@@ -831,10 +837,7 @@ def test_wrong_solutions_in_the_store_are_solved_again(fresh, change):
     for path in entries(folder):
         rewrite(path, basis=change)
     fresh()
-    again = solve()
-    assert again.shape == expected.shape
-    projector, wanted = (x.reshape(len(x), -1).T @ x.reshape(len(x), -1) for x in (again, expected))
-    np.testing.assert_allclose(projector, wanted, atol=1e-9)
+    assert_same_space(solve(), expected)
 
 
 def test_wrong_pieces_in_the_store_are_split_again(fresh):
@@ -844,7 +847,7 @@ def test_wrong_pieces_in_the_store_are_split_again(fresh):
     for path in entries(folder):
         rewrite(path, bases=lambda b: np.linalg.qr(rng.standard_normal(b.shape))[0])
     fresh()
-    np.testing.assert_allclose(solve(), expected, atol=1e-9)
+    assert_same_space(solve(), expected)
 
 
 def test_a_damaged_store_is_rebuilt(fresh):

@@ -28,6 +28,11 @@ class EquivariantModule(nn.Module):
         self._exact[name] = exact
         self.register_buffer(name, exact.to(torch.get_default_dtype()), persistent=False)
 
+    @property
+    def _like(self) -> torch.Tensor | None:
+        """A tensor of the dtype and device of this layer."""
+        return next(self.parameters(), next(self.buffers(), None))
+
     def _constants_changed(self) -> None:
         """Recompute what derives from the constants; called when they are cast or loaded."""
 
@@ -98,7 +103,7 @@ def check_features(x: torch.Tensor, rep: Rep, name: str, reference: torch.Tensor
         )
     if not x.is_floating_point():
         raise TypeError(f"{name} has dtype {x.dtype}, expected a floating type")
-    if reference is not None and x.dtype != reference.dtype and not torch.is_autocast_enabled(x.device.type):
+    if reference is not None and x.dtype != reference.dtype and reference.is_floating_point() and not torch.is_autocast_enabled(x.device.type):
         raise TypeError(
             f"{name} has dtype {x.dtype}, the layer {reference.dtype}: convert one of them "
             f"(layer.to({x.dtype}) or {name}.to({reference.dtype}))"

@@ -84,7 +84,7 @@ class Bilinear(EquivariantModule):
         return self.out.blocks([torch.cat(found[c.index], 2) for c in self._wanted])
 
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        check_features(x, self.rep_left, "x")
+        check_features(x, self.rep_left, "x", self._like)
         check_features(y, self.rep_right, "y", x)
         if x.shape[:-1] != y.shape[:-1]:
             raise ValueError(

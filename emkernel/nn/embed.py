@@ -124,14 +124,15 @@ class EdgeEmbedding(EquivariantModule):
                     self.has_steerable_attributes = True
                     order[irrep.index] = irrep
                     copies[irrep.index] = copies.get(irrep.index, 0) + m
-        self.irreps = [order[i] for i in sorted(order)]
-        self.copies = [copies[i] for i in sorted(order)]
+        self.irreps = list(order.values())
+        self.copies = [copies[i] for i in order]
 
     def _attribute_invariants(self, blocks: list[torch.Tensor]) -> torch.Tensor:
         """Invariant attributes as they are, the quadratic invariants of steerable ones compressed."""
         values = self.invariants.of_blocks(blocks)
-        plain = self.layout.copies[0] if self.layout.irreps[0].is_trivial else 0
-        return torch.cat([values[:, :plain], torch.asinh(values[:, plain:])], 1)
+        widths = [m * (kind != "none") for m, kind in zip(self.layout.copies, self.invariants._kinds)]
+        parts = zip(values.split(widths, 1), self.invariants._kinds)
+        return torch.cat([v if kind == "trivial" else torch.asinh(v) for v, kind in parts], 1)
 
     def forward(self, edge_vec: torch.Tensor, edge_attr: torch.Tensor | None):
         v = edge_vec @ self.basis.T

@@ -86,7 +86,7 @@ class ImplicitKernel(EquivariantModule):
                 else []
             )
             candidates |= {r.index: r for r in known}
-        candidates = [candidates[i] for i in sorted(candidates)]
+        candidates = list(candidates.values())
         found = {
             a.index: [
                 (b, c, C)
@@ -111,6 +111,7 @@ class ImplicitKernel(EquivariantModule):
         steerable: dict[int, int] = {}
         for m, r in source:
             steerable[r.index] = steerable.get(r.index, 0) + m
+        self._sources = list(steerable)
         # only hidden irreducibles that couple the input to the output
         self.hidden_irreps: list[Irrep] = [
             a for a in candidates if found[a.index] and (a.is_trivial or a.index in steerable)
@@ -124,7 +125,7 @@ class ImplicitKernel(EquivariantModule):
         self._steerable = [a for a in self.hidden_irreps if not a.is_trivial]
         self.mix = None
         if self._steerable:
-            rep_source = irrep_sum(group, [(steerable[i], table.irreps[i]) for i in sorted(steerable)])
+            rep_source = irrep_sum(group, [(m, table.irreps[i]) for i, m in steerable.items()])
             rep_hidden = irrep_sum(group, [(width, a) for a in self._steerable])
             self.mix = Linear(rep_source, rep_hidden, bias=False)
         scalars = self.embed.scalars + (width if self.products is not None else 0)
@@ -197,7 +198,7 @@ class ImplicitKernel(EquivariantModule):
             for r in self.products._wanted:
                 if not r.is_trivial:
                     have.setdefault(r.index, []).append(extra[r.index])
-            blocks = [torch.cat(have[i], 2) if len(have[i]) > 1 else have[i][0] for i in sorted(have)]
+            blocks = [torch.cat(have[i], 2) for i in self._sources]
         if self._no_scalars:
             scalars = edge_vec.new_ones(edge_vec.shape[0], 1)
         gates = self.net(scalars).reshape(-1, len(self.hidden_irreps), 1, self.width).unbind(1)

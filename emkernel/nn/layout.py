@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import torch
 
-from ..rep import Rep
+from ..rep import DualRep, GivenRep, ProductRep, Rep, SumRep
 from ..solver.irreps import Irrep, irrep_table
 from ._module import EquivariantModule
 
@@ -21,7 +23,7 @@ class Layout(EquivariantModule):
         rep: a bound representation.
 
     Attributes:
-        irreps: the irreducibles that occur, in the order of the table.
+        irreps: the irreducibles that occur, in the order of their first appearance.
         copies: how often each occurs.
     """
 
@@ -47,13 +49,27 @@ class Layout(EquivariantModule):
                 copies[irrep.index] = start + n * len(frames)
                 pieces.append((irrep.index, len(frames), irrep.size, start))
             self._terms.append((n, term.size, where.start, None if plain else t, pieces))
-        self.irreps = [order[i] for i in sorted(order)]
-        self.copies = [copies[i] for i in sorted(order)]
+        self.irreps = list(order.values())
+        self.copies = [copies[i] for i in order]
         self._slot = {irrep.index: k for k, irrep in enumerate(self.irreps)}
 
-    def slot(self, irrep: Irrep) -> int | None:
-        """The place of this irreducible among the blocks, or None."""
-        return self._slot.get(irrep.index)
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + "digest"] = _digest(self.rep)
+
+    def _load_from_state_dict(self, state_dict, prefix, metadata, strict, missing, unexpected, errors):
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, unexpected, errors)
+        key = prefix + "digest"
+        if key not in state_dict:
+            missing.append(key)
+            return
+        if key in unexpected:
+            unexpected.remove(key)
+        if not torch.equal(state_dict[key].cpu(), _digest(self.rep)):
+            errors.append(
+                f"{prefix.rstrip('.')}: the checkpoint is of another group or other representations than {self.rep} of "
+                f"{self.rep.group.name}"
+            )
 
     def blocks(self, x: torch.Tensor) -> list[torch.Tensor]:
         """(N, size) -> one (N, d, m) per irreducible."""
@@ -94,3 +110,20 @@ class Layout(EquivariantModule):
 
     def extra_repr(self) -> str:
         return f"{self.rep} = " + " + ".join(f"{m}x{r.label}" for r, m in zip(self.irreps, self.copies))
+
+
+def _digest(rep: Rep) -> torch.Tensor:
+    """Eight bytes that identify the group and the representation, by content."""
+
+    def describe(r: Rep) -> str:
+        if isinstance(r, SumRep):
+            return "+".join(f"{n}({describe(t)})" for n, t in r.terms)
+        if isinstance(r, ProductRep):
+            return "*".join(f"({describe(f)})" for f in r.factors)
+        if isinstance(r, DualRep):
+            return f"dual({describe(r.base)})"
+        given = isinstance(r, GivenRep) and not isinstance(r, Irrep)
+        return r.images.digest if given else str(r)
+
+    content = hashlib.sha256(f"{rep.group.digest}|{describe(rep)}".encode()).digest()
+    return torch.tensor(list(content[:8]), dtype=torch.uint8)

@@ -48,7 +48,7 @@ class EMLP(EquivariantModule):
                 for rep in (Scalar(rep_in.group), rep_in, rep_out)
                 for p in table.decompose(rep).parts
             }
-            hidden = irrep_sum(rep_in.group, [(hidden, kinds[i]) for i in sorted(kinds)])
+            hidden = irrep_sum(rep_in.group, [(hidden, irrep) for irrep in kinds.values()])
         self.hidden = hidden
         self.linear, self.bilinear, self.gate = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         rep = rep_in
@@ -60,7 +60,7 @@ class EMLP(EquivariantModule):
         self.out = Linear(rep, rep_out)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        check_features(x, self.rep_in, "x")
+        check_features(x, self.rep_in, "x", self._like)
         flat = x.reshape(-1, self.rep_in.size)
         for linear, bilinear, gate in zip(self.linear, self.bilinear, self.gate):
             flat = linear(flat)

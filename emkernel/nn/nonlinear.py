@@ -53,7 +53,7 @@ class Invariants(EquivariantModule):
         return torch.cat(out, 1) if out else xs[0].new_zeros(xs[0].shape[0], 0)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        check_features(x, self.rep, "x")
+        check_features(x, self.rep, "x", self._like)
         return self.of_blocks(self.layout.blocks(x))
 
 
@@ -100,7 +100,7 @@ class Gate(EquivariantModule):
         return out
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        check_features(x, self.rep, "x")
+        check_features(x, self.rep, "x", self._like)
         flat = x.reshape(-1, self.rep.size)
         return self.layout.flat(self.blocks(self.layout.blocks(flat))).reshape(x.shape)
 

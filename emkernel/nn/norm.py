@@ -80,7 +80,7 @@ class BatchNorm(EquivariantModule):
             running.lerp_(value.detach().to(running.dtype), self.momentum)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        check_features(x, self.rep, "x")
+        check_features(x, self.rep, "x", self._like)
         flat = x.reshape(-1, self.rep.size)
         return self.layout.flat(self.blocks(self.layout.blocks(flat))).reshape(x.shape)
 

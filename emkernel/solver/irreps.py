@@ -65,7 +65,7 @@ class Decomposition:
     """A representation as a sum of irreducibles: x = Σ_i Σ_m back_i[m] (to_i[m] x).
 
     Attributes:
-        parts: (irrep, to (m, d_i, n), back (m, n, d_i)) in the order of the table.
+        parts: (irrep, to (m, d_i, n), back (m, n, d_i)) in the order of first appearance.
     """
 
     parts: tuple[tuple[Irrep, np.ndarray, np.ndarray], ...]
@@ -88,6 +88,7 @@ class IrrepTable:
         self.group = group
         self.coordinates = Coordinates(group)
         self.irreps: list[Irrep] = []
+        self._grown = 0
         self._levels: dict[tuple[int, int], tuple[int, ...]] = {}
         self._pairs: dict[tuple[int, int], tuple[tuple[int, np.ndarray], ...]] = {}
         self._decompositions: dict[Rep, Decomposition] = {}
@@ -164,6 +165,8 @@ class IrrepTable:
         for i, Q in enumerate(irreducible_subspaces(images)):
             piece = images.conjugate(Q.T, Q, f"piece {i}")
             index = self._match(piece)
+            if index is None and self._grow(degree):
+                index = self._match(piece)
             if index is None:
                 index = self._add(piece, degree)
             classes[index] = classes.get(index, 0) + 1
@@ -209,8 +212,19 @@ class IrrepTable:
             )
         return self._pairs[a, b]
 
+    def _grow(self, degree: int) -> bool:
+        """Meet all irreducibles of V^⊗p ⊗ V*^⊗q with p + q <= degree, in one order whatever is asked for first."""
+        if degree <= self._grown:
+            return False
+        for total in range(self._grown + 1, degree + 1):
+            self._grown = total
+            for q in range(total + 1):
+                self.level(total - q, q)
+        return True
+
     def level(self, p: int, q: int = 0) -> tuple[int, ...]:
         """Indices of the irreducibles in V^⊗p ⊗ V*^⊗q."""
+        self._grow(p + q)
         if (p, q) not in self._levels:
             if p == q == 0:
                 self._levels[p, q] = (0,)
@@ -285,9 +299,6 @@ class IrrepTable:
         first, rest = rep.factors[0], rep.factors[1:]
         left = self.decompose(first)
         right = self.decompose(rest[0] if len(rest) == 1 else ProductRep(rest, rep.group))
-        degree = _degree(rep)
-        if degree is not None and all(isinstance(f, VectorRep) for f in rep.factors):
-            self.level(degree)  # irreducibles are met in the same order whatever is asked first
         parts = []
         for a, to_a, back_a in left.parts:
             for b, to_b, back_b in right.parts:
@@ -309,7 +320,7 @@ class IrrepTable:
                     np.concatenate([t for t, _ in merged[i]]),
                     np.concatenate([b for _, b in merged[i]]),
                 )
-                for i in sorted(merged)
+                for i in merged
             )
         )
 

@@ -13,6 +13,7 @@ This is the only module that imports emlp or jax.
 from __future__ import annotations
 
 import os
+import random
 import sys
 from functools import cache, wraps
 
@@ -234,10 +235,14 @@ def _emlp_nullspace(triangle: np.ndarray) -> np.ndarray:
     enable_x64, orthogonal_complement = _emlp()
     n = len(triangle)
     padded = int(2 ** np.ceil(np.log2(max(n, 8))))
-    # an identity block forces the padded coordinates to zero
-    square = scipy.linalg.block_diag(triangle, np.eye(padded - n))
-    with enable_x64(True):
-        Q = np.asarray(orthogonal_complement(square), dtype=np.float64)
+    # a diagonal block forces the padded coordinates to zero; where the iteration does not converge, another may
+    for spread in (0.0, 1.0, 3.0):
+        pad = 1 + spread * np.arange(padded - n) / padded
+        square = scipy.linalg.block_diag(triangle, np.diag(pad))
+        with enable_x64(True):
+            Q = np.asarray(orthogonal_complement(square), dtype=np.float64)
+        if np.isfinite(Q).all() and Q.shape[1] <= n:
+            break
     return Q[:n]
 
 
@@ -249,6 +254,7 @@ def _emlp():
         )
     keep = os.environ.get("JAX_PLATFORMS")
     os.environ["JAX_PLATFORMS"] = "cpu"
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002 - importing jax and emlp draws from them
     try:
         from emlp.reps.representation import orthogonal_complement
 
@@ -261,6 +267,8 @@ def _emlp():
             f"the engine 'emlp' cannot be imported ({e}); install emlp and six, or use engine='numpy'"
         ) from e
     finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
         if keep is None:
             del os.environ["JAX_PLATFORMS"]
         else:

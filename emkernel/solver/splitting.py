@@ -22,7 +22,7 @@ def irreducible_subspaces(images: Images) -> list[np.ndarray]:
             kept.get("bases", np.zeros((0, 0))), np.cumsum(kept.get("sizes", []))[:-1].astype(int), axis=1
         )
         if _are_invariant(images, pieces):
-            return pieces
+            return [canonical(p) for p in pieces]
     X = np.random.default_rng(n).standard_normal((n, n))
     if n * n <= 1024:
         basis = intertwiners(images, images).reshape(-1, n * n)
