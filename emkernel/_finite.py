@@ -52,13 +52,15 @@ def order_of(h: np.ndarray, blur: float = 1.0) -> int | None:
 def nearly_order(h: np.ndarray, digits: float = 1e-3, highest: int = 120) -> tuple[int, float] | None:
     """(q, |h^q - 1|) when h misses a small finite order q by what a few typed digits would explain."""
     w, condition = _spectrum(h)
-    if condition > 1e7 or np.abs(np.abs(w) - 1).max() > digits:
+    if condition > 1e7 or np.abs(np.abs(w) - 1).max() > 10 * digits:
         return None
     turns = np.angle(w) / (2 * np.pi)
+    typed = np.array_equal(h, np.round(h, 2))
     off_circle = np.abs(np.abs(w) - 1).max() > 1e-10 * condition
     allowed = digits if off_circle else 1e-5
     for q in range(1, highest + 1):
-        if q * np.abs(turns - np.round(turns * q) / q).max() < allowed:
+        few = typed and off_circle and 1 < q <= 12
+        if q * np.abs(turns - np.round(turns * q) / q).max() < (2e-2 * q if few else allowed):
             power = np.linalg.matrix_power(h, q)
             if q == 1 and np.abs(power - np.eye(len(h))).max() < 1e-2 and not off_circle:
                 return None

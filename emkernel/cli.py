@@ -228,6 +228,8 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         return {"groups": lambda _: _groups(), "check": _check, "train": _train}[args.command](args)
+    except BrokenPipeError:
+        return 0
     except (GroupError, RepError, DataError, SolverError, ValueError, OSError, ImportError) as e:
         print(f"emkernel: {type(e).__name__}: {' '.join(str(e).split())}", file=sys.stderr)
         return 2

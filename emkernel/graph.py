@@ -81,7 +81,8 @@ def radius_graph(
 
     Args:
         pos: (N, d) positions of the sources, any d >= 1.
-        r: radius, inclusive, in the units of ``pos`` (of the metric where one is given).
+        r: radius in the units of ``pos`` (of the metric where one is given), inclusive: a point at r to within
+            rounding, as on a lattice, is a neighbour.
         batch: (N,) index of the cloud of each source, in any order; None for one cloud.
         query: (M, d) positions of the targets; None for ``pos`` itself.
         query_batch: (M,) index of the cloud of each target, given together with ``batch``.
@@ -108,6 +109,7 @@ def radius_graph(
     points = _checked_points(pos, batch, query, query_batch, loop, metric)
     if points is None:
         return torch.empty(2, 0, dtype=torch.int64, device=pos.device)
+    r *= 1 + (1e-6 if pos.dtype != torch.float64 else 1e-12)
     found = dense_search(points, r=r) if points.src.is_cuda else tree_radius(points, r)
     return found.to(pos.device)
 

@@ -50,7 +50,9 @@ class MatrixGroup:
         d: int | None = None,
         trust_digits: bool = False,
     ):
-        self.name = str(name)
+        if not isinstance(name, str):
+            raise GroupError(f"the first argument of MatrixGroup is its name, got {type(name).__name__}")
+        self.name = name
         discrete = _stack(discrete_generators, "discrete_generators", self.name)
         lie = _stack(lie_algebra, "lie_algebra", self.name)
         if np.iscomplexobj(discrete) or np.iscomplexobj(lie):
@@ -279,9 +281,9 @@ class MatrixGroup:
                 order, miss = near
                 raise GroupError(
                     f"{self.name}: discrete_generators[{i}] misses order {order} by {miss:.1e} (|h^{order} - 1|). "
-                    f"It was probably typed with few digits, and generates another, infinite group. Write it in "
-                    f"full precision, or take MatrixGroup.polished({self.name!r}, generators), or pass "
-                    f"trust_digits=True if it is meant as it is."
+                    "It was probably typed with few digits or kept in single precision, and generates another, "
+                    "infinite group. Write it in full precision, or take "
+                    f"MatrixGroup.polished({self.name!r}, generators), or pass trust_digits=True if it is meant."
                 )
 
 

@@ -334,6 +334,10 @@ class GivenRep(Rep):
 
     def __post_init__(self):
         G = self.group
+        if np.iscomplexobj(self.discrete) or np.iscomplexobj(self.lie):
+            raise RepError(
+                f"{self.name}: images are real matrices, got complex ones; write X + iY as [[X, -Y], [Y, X]]"
+            )
         discrete, lie = np.asarray(self.discrete, float), np.asarray(self.lie, float)
         n = (discrete if len(discrete) else lie).shape[-1]
         for what, m, many in (

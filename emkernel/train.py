@@ -124,6 +124,8 @@ def train(
     out = Path(out)
     task = TASKS[config.task]
     last = out / "checkpoints" / "last.ckpt"
+    # a run stopped in its first epoch has a folder and no checkpoint yet: it starts over
+    resume = resume and (last.exists() or not (out / "config.json").exists())
     if resume:
         check_resumable(last, group, config)
     elif last.exists() or (out / "results.json").exists():

@@ -103,7 +103,8 @@ def check_features(x: torch.Tensor, rep: Rep, name: str, reference: torch.Tensor
         )
     if not x.is_floating_point():
         raise TypeError(f"{name} has dtype {x.dtype}, expected a floating type")
-    if reference is not None and x.dtype != reference.dtype and reference.is_floating_point() and not torch.is_autocast_enabled(x.device.type):
+    other = reference is not None and reference.is_floating_point() and x.dtype != reference.dtype
+    if other and not torch.is_autocast_enabled(x.device.type):
         raise TypeError(
             f"{name} has dtype {x.dtype}, the layer {reference.dtype}: convert one of them "
             f"(layer.to({x.dtype}) or {name}.to({reference.dtype}))"

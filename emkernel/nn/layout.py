@@ -113,7 +113,7 @@ class Layout(EquivariantModule):
 
 
 def _digest(rep: Rep) -> torch.Tensor:
-    """Eight bytes that identify the group and the representation, by content."""
+    """Eight bytes that identify the group, by its generators, and the representation."""
 
     def describe(r: Rep) -> str:
         if isinstance(r, SumRep):
@@ -125,5 +125,9 @@ def _digest(rep: Rep) -> torch.Tensor:
         given = isinstance(r, GivenRep) and not isinstance(r, Irrep)
         return r.images.digest if given else str(r)
 
-    content = hashlib.sha256(f"{rep.group.digest}|{describe(rep)}".encode()).digest()
+    # generators to ten digits: another library's cosine may differ in the last one
+    group = hashlib.sha256(str((rep.group.d, len(rep.group.discrete_generators))).encode())
+    for generators in (rep.group.discrete_generators, rep.group.lie_algebra):
+        group.update((np.round(generators, 10) + 0.0).tobytes())
+    content = hashlib.sha256(f"{group.hexdigest()}|{describe(rep)}".encode()).digest()
     return torch.tensor(list(content[:8]), dtype=torch.uint8)
