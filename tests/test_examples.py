@@ -88,7 +88,8 @@ def test_names_of_the_readme_exist():
             found = getattr(found, name)
     for name in re.findall(r"^\| ((?:`[\w./]+`(?:, )?)+) \|", readme, re.MULTILINE):
         for path in re.findall(r"`([\w/]+(?:\.py|/))`", name):
-            assert (ROOT / "emkernel" / path).exists() or (ROOT / path).exists(), path
+            places = (Path(ek.__file__).parent / path, Path(ek.groups.__file__).parent.parent / path)
+            assert any(place.exists() for place in places), path
 
 
 # ---- quickstart -------------------------------------------------------------------------------------------------

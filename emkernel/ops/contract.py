@@ -159,7 +159,8 @@ def kernel_blocks(
     edges = hidden[0].shape[0]
     out = [[hidden[0].new_zeros(edges, dc, mc, db, mb) for db, mb in sizes_in] for dc, mc in sizes_out]
     for t, C in zip(triples, couplings):
-        mb, mc = sizes_in[t.b][1], sizes_out[t.c][1]
-        W = weights[t.c][t.rows].reshape(C.shape[0], -1, mb, mc)
-        out[t.c][t.b] = out[t.c][t.b] + torch.einsum("rcab,eau,rumn->ecnbm", C, hidden[t.a], W)
+        (db, mb), (dc, mc), h = sizes_in[t.b], sizes_out[t.c], hidden[t.a]
+        W = weights[t.c][t.rows].reshape(C.shape[0], h.shape[2], mb, mc)
+        dense = torch.einsum("rcab,rumn->aucnbm", C, W).reshape(h.shape[1] * h.shape[2], dc * mc * db * mb)
+        out[t.c][t.b] = out[t.c][t.b] + (h.flatten(1) @ dense).unflatten(1, (dc, mc, db, mb))
     return out

@@ -12,6 +12,7 @@ This is the only module that imports emlp or jax.
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import sys
@@ -27,6 +28,7 @@ from .store import default_store, problem_key
 
 __all__ = ["canonical", "intertwiners", "one_thread", "project", "residual"]
 
+log = logging.getLogger("emkernel")
 DENSE = 1024
 ZERO, NONZERO = 1e-9, 1e-4
 _forked: list[bool] = []  # filled in a child process that inherited a running jax
@@ -130,7 +132,9 @@ def _dense(a: Images, b: Images, engine: str) -> np.ndarray:
             "digits, nearly the identity, or in a badly conditioned basis."
         )
     use_emlp = engine == "emlp" or (engine == "auto" and _emlp_available())
-    space = _emlp_nullspace(triangle) if use_emlp else np.linalg.svd(triangle)[2][rank:].T
+    space = _emlp_nullspace(triangle) if use_emlp else None
+    if space is None:
+        space = np.linalg.svd(triangle)[2][rank:].T
     if space.shape[1] != n - rank:
         raise SolverError(
             f"emlp finds {space.shape[1]} equivariant maps in Hom({a.size}, {b.size}) where the singular "
@@ -230,20 +234,23 @@ def _emlp_available() -> bool:
     return find_spec("emlp") is not None and find_spec("jax") is not None
 
 
-def _emlp_nullspace(triangle: np.ndarray) -> np.ndarray:
-    """EMLP's orthonormal nullspace (n, r) of a square constraint, in float64 on the CPU."""
+def _emlp_nullspace(triangle: np.ndarray) -> np.ndarray | None:
+    """EMLP's orthonormal nullspace (n, r) of a square constraint, in float64 on the CPU; None where its singular value
+    decomposition does not converge."""
     enable_x64, orthogonal_complement = _emlp()
     n = len(triangle)
     padded = int(2 ** np.ceil(np.log2(max(n, 8))))
-    # a diagonal block forces the padded coordinates to zero; where the iteration does not converge, another may
-    for spread in (0.0, 1.0, 3.0):
-        pad = 1 + spread * np.arange(padded - n) / padded
-        square = scipy.linalg.block_diag(triangle, np.diag(pad))
+    # an identity block forces the padded coordinates to zero
+    square = scipy.linalg.block_diag(triangle, np.eye(padded - n))
+    for attempt in range(3):
         with enable_x64(True):
             Q = np.asarray(orthogonal_complement(square), dtype=np.float64)
+        # no convergence shows as no rank at all; mixing the rows changes the iteration and not the nullspace
         if np.isfinite(Q).all() and Q.shape[1] <= n:
-            break
-    return Q[:n]
+            return Q[:n]
+        square = scipy.linalg.qr(np.random.default_rng(attempt).standard_normal(square.shape))[0] @ square
+    log.debug("emlp does not converge on %d unknowns; numpy answers", n)
+    return None
 
 
 def _emlp():
