@@ -23,7 +23,7 @@ def main():
         edge = (2 * ek.Scalar + ek.V)(G)
         start = time.perf_counter()
         torch.manual_seed(0)
-        conv = ek.nn.PointConv(rep, rep, edge, width=4)
+        conv = ek.nn.PointConv(rep, rep, edge, width=4, cutoff=3.0)
         built = time.perf_counter() - start
         row = []
         for dtype in worst:

@@ -5,16 +5,11 @@ import torch
 from oracles import act, equivariance_error, tolerance
 from tables import EVERY, TABLE, condition, group
 
-from emkernel import Neighbours, RepError, Scalar, SolverError, V, equivariant_basis, knn_graph
+from emkernel import Neighbours, RepError, Scalar, V, equivariant_basis, knn_graph
 from emkernel.nn import ImplicitKernel, PointConv
 
 SO3 = group("SO(3)")
-NO_CONVERGENCE = pytest.mark.xfail(
-    raises=SolverError, strict=False, reason="emlp's singular values do not converge, and numpy is not asked"
-)
-every_group = pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=NO_CONVERGENCE if n == "catalogue SU3" else ()) for n in EVERY]
-)
+every_group = pytest.mark.parametrize("name", EVERY)
 CONTRACTIONS = ("aggregate", "expand", "auto")
 SMALL = {"width": 2, "hidden": 8, "layers": 1, "radial": 4, "cutoff": 3.0}
 

@@ -255,7 +255,6 @@ def test_engines_agree(name, p, q):
         assert residual(a, b, basis) < 1e-10
 
 
-@pytest.mark.xfail(raises=SolverError, reason="numpy, which has the answer, is not asked")
 def test_numpy_answers_where_the_iteration_of_emlp_does_not_converge(monkeypatch):
     """LAPACK's divide and conquer fails now and then on many equal singular values, depending on rounding."""
     images = irrep_table(group("SO(3)")).coordinates.images
