@@ -452,6 +452,15 @@ def in_batch(monkeypatch):
     return install
 
 
+@pytest.fixture
+def heeding_interrupts():
+    """SIGINT as in a terminal, also where the tests run in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeding_interrupts")
 @pytest.mark.parametrize(
     "action",
     [interrupt, lambda: signal.raise_signal(signal.SIGINT), lambda: signal.raise_signal(signal.SIGTERM)],
