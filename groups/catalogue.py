@@ -10,9 +10,12 @@ from emkernel.errors import GroupError
 from emkernel.matrix_group import MatrixGroup
 
 from .axial import Cnh, Cnv, Cz, Dnd, Dnh, Dz, F, Inv, M, O2z, O2zInv, S2n, SO2z, SO2zF, SO2zInv
-from .lorentz import O11, SO13, Lorentz, Opq, SOplus13, SOpq
+from .crystal import SYMBOLS, point_group, standard
+from .linear import CO, CSO, GL, GLC, SL, SLC, Borel, Heisenberg, Scale, Unipotent
+from .lorentz import O11, SO13, Lorentz, Opq, SOplus13, SOpq, SOpqFull
+from .motions import SE, Aff, E, Galilei, Poincare
 from .orthogonal import SO, O, Trivial
-from .permutation import S
+from .permutation import A, B, Rubik, S
 from .plane import C, D
 from .point import Ico, Ih, Octa, Oh, T, Td, Th
 from .symplectic import Sp
@@ -21,8 +24,9 @@ from .unitary import SU, U
 __all__ = ["catalogue", "families", "get"]
 
 _CONSTRUCTORS: tuple[Callable[..., MatrixGroup], ...] = (
-    C, Cnh, Cnv, Cz, D, Dnd, Dnh, Dz, F, Ico, Ih, Inv, Lorentz, M, O, O11, O2z, O2zInv, Octa, Oh, Opq, S, S2n, SO,
-    SO13, SO2z, SO2zF, SO2zInv, SOplus13, SOpq, SU, Sp, T, Td, Th, Trivial, U,
+    A, Aff, B, Borel, C, CO, CSO, Cnh, Cnv, Cz, D, Dnd, Dnh, Dz, E, F, GL, GLC, Galilei, Heisenberg, Ico, Ih, Inv,
+    Lorentz, M, O, O11, O2z, O2zInv, Octa, Oh, Opq, Poincare, Rubik, S, S2n, SE, SL, SLC, SO, SO13, SO2z, SO2zF,
+    SO2zInv, SOplus13, SOpq, SOpqFull, SU, Scale, Sp, T, Td, Th, Trivial, U, Unipotent,
 )  # fmt: skip
 
 _MEMBERS: dict[str, Callable[[], MatrixGroup]] = {
@@ -44,13 +48,22 @@ _MEMBERS: dict[str, Callable[[], MatrixGroup]] = {
     "S3": partial(S, 3), "S4": partial(S, 4), "S5": partial(S, 5),
     "O11": O11, "SOplus13": SOplus13, "SO13": SO13, "Lorentz": Lorentz,
     "U2": partial(U, 2), "SU2": partial(SU, 2), "SU3": partial(SU, 3), "Sp2": partial(Sp, 2), "Sp4": partial(Sp, 4),
+    "A4": partial(A, 4), "B3": partial(B, 3), "Rubik": Rubik,
+    "GL2": partial(GL, 2), "GL3": partial(GL, 3), "SL2": partial(SL, 2), "SL3": partial(SL, 3),
+    "GLC1": partial(GLC, 1), "SLC2": partial(SLC, 2), "Scale3": partial(Scale, 3), "CSO3": partial(CSO, 3),
+    "CO3": partial(CO, 3),
+    "SE2": partial(SE, 2), "E2": partial(E, 2), "SE3": partial(SE, 3), "E3": partial(E, 3), "Aff2": partial(Aff, 2),
+    "Galilei1": partial(Galilei, 1), "Galilei3": partial(Galilei, 3), "Poincare1": partial(Poincare, 1),
+    "Poincare3": partial(Poincare, 3), "Heisenberg1": partial(Heisenberg, 1), "Shear": partial(Unipotent, 2),
+    "Borel2": partial(Borel, 2), "Borel3": partial(Borel, 3),
 }  # fmt: skip
 
 
 def catalogue() -> dict[str, Callable[[], MatrixGroup]]:
     """Name -> constructor without arguments, for every group that has a name of its own.
 
-    Among them all 32 crystallographic point groups, every group of the paper's figure 3, and the Lorentz groups.
+    Among them all 32 crystallographic and 7 limiting point groups (:func:`point_groups` gives their symbols), every
+    group of the paper's figure 3, the Lorentz groups, and small members of each family.
 
     Example:
         >>> catalogue()["Oh"]().order
@@ -64,19 +77,39 @@ def families() -> dict[str, Callable[..., MatrixGroup]]:
     return {c.__name__: c for c in _CONSTRUCTORS if signature(c).parameters}
 
 
+# Schoenflies symbols that a reader may take for a family of groups: name -> what else it could mean
+_AMBIGUOUS = {
+    **{f"C{n}": f"the cyclic group of the plane, C({n})" for n in (1, 2, 3, 4, 6)},
+    **{f"D{n}": f"the dihedral group of the plane, D({n})" for n in (2, 3, 4, 6)},
+    **{f"S{n}": f"the symmetric group, S({n})" for n in (2, 4, 6)},
+    "O": "the orthogonal groups, O(n)",
+}
+
+
 def get(name: str) -> MatrixGroup:
-    """The group of that name: a key of :func:`catalogue`, or a family with its numbers, as in ``"C(7)"``.
+    """The group of that name.
+
+    A key of :func:`catalogue`; a family with its numbers, as in ``"C(7)"``; or a point group by its Hermann-Mauguin
+    symbol or its Schoenflies symbol (see :func:`point_group`), as long as that means nothing else here: ``"C4"``
+    and ``"S4"`` stay the rotations of the plane and the permutations of four coordinates, ``"D2"`` is refused.
 
     Raises:
-        GroupError: no such name (with the nearest ones), or the numbers do not fit the family.
+        GroupError: no such name (with the nearest ones), a symbol with two meanings (with both), or the numbers do not
+            fit the family.
 
     Example:
-        >>> get("SO(4)").d, get("Opq(2, 1)").d
-        (4, 3)
+        >>> get("SO(4)").d, get("Opq(2, 1)").d, get("4/mmm").order, get("inf/mm").name
+        (4, 3, 16, 'O2zInv')
     """
     name = name.strip()
     if name in _MEMBERS:
         return _MEMBERS[name]()
+    symbol = standard(name)
+    if symbol in _AMBIGUOUS:
+        raise GroupError(f"{name!r} could mean {_AMBIGUOUS[symbol]}, or the point group of that Schoenflies symbol, "
+                         f"point_group({symbol!r}), which is get({SYMBOLS[symbol]!r})")
+    if symbol in SYMBOLS:
+        return point_group(symbol)
     call = re.fullmatch(r"(\w+)\(\s*(\d{1,6}(?:\s*,\s*\d{1,6})*)?\s*\)", name, re.ASCII)
     constructor = {c.__name__: c for c in _CONSTRUCTORS}.get(call[1]) if call else None
     if call is None or constructor is None:

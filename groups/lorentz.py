@@ -10,7 +10,7 @@ from emkernel.matrix_group import MatrixGroup
 
 from ._count import count
 
-__all__ = ["Lorentz", "O11", "Opq", "SO13", "SOplus13", "SOpq"]
+__all__ = ["Lorentz", "O11", "Opq", "SO13", "SOplus13", "SOpq", "SOpqFull"]
 
 
 def metric(p: int, q: int) -> np.ndarray:
@@ -48,6 +48,15 @@ def SOpq(p: int, q: int) -> MatrixGroup:
     d = count(p, "SOpq(p, q)", least=0) + count(q, "SOpq(p, q)", least=0)
     count(d, "SOpq(p, q): p + q")
     return MatrixGroup(f"SOpq({p},{q})", lie_algebra=boosts_and_rotations(p, q), d=d)
+
+
+def SOpqFull(p: int, q: int) -> MatrixGroup:
+    """SO(p, q), determinant 1: two components when p, q > 0, of which SOpq(p, q) is the connected one."""
+    connected = SOpq(p, q)
+    both = np.eye(p + q)
+    if p and q:
+        both[0, 0] = both[p, p] = -1
+    return MatrixGroup(f"SOpqFull({p},{q})", [both] if p and q else [], connected.lie_algebra, d=p + q)
 
 
 def SOplus13() -> MatrixGroup:

@@ -10,7 +10,7 @@ from math import factorial
 import numpy as np
 import pytest
 
-from emkernel import groups
+from emkernel import V, cli, equivariant_basis, groups
 from emkernel.errors import GroupError
 from emkernel.matrix_group import MatrixGroup
 
@@ -71,6 +71,39 @@ def complex_determinant_one(g):
     return abs(np.linalg.det(g[:n, :n] + 1j * g[n:, :n]) - 1)
 
 
+def affine(form):
+    """Homogeneous coordinates: the form for the linear part, and a last row (0, ..., 0, 1)."""
+    return lambda g: np.concatenate([np.ravel(form(g[:-1, :-1])), g[-1] - np.eye(len(g))[-1]])
+
+
+def galilean(g):
+    return np.concatenate([g[-1] - np.eye(len(g))[-1], g[-2, :-1] - np.eye(len(g))[-2, :-1], ROTATION(g[:-2, :-2])])
+
+
+def conformal(g):
+    return g.T @ g - np.cbrt(np.linalg.det(g) ** 2) * np.eye(len(g))
+
+
+def multiple_of_one(g):
+    return g - g[0, 0] * np.eye(len(g))
+
+
+def triangular(g):
+    return np.tril(g, -1)
+
+
+def unipotent(g):
+    return np.tril(g) - np.eye(len(g))
+
+
+def anything(g):
+    return np.zeros(1)
+
+
+def signed(g):
+    return permutes(g * g)
+
+
 ROTATION = all_of(orthogonal, proper)
 ON_Z = all_of(orthogonal, z_fixed)
 PROPER_ON_Z = all_of(ROTATION, z_fixed)
@@ -85,8 +118,10 @@ class Row:
     form: object  # residual of the defining relations
     order: int | None  # None when infinite
     lie: int = 0  # dimension of the Lie algebra
-    determinants: tuple = (1,)  # of the elements
+    determinants: tuple = (1,)  # of the elements; their signs where volumes change
     compact: bool = True
+    rescales: bool = False  # determinants of any size
+    hom: tuple = ()  # dimensions of Hom(V, V), Hom(V², V), Hom(V², V²), as far as known on paper
 
 
 BOTH = (-1, 1)
@@ -120,16 +155,47 @@ TABLE = {
     "SU2": Row(all_of(orthogonal, commutes_with(blocks(4)), complex_determinant_one), None, 3),
     "SU3": Row(all_of(orthogonal, commutes_with(blocks(6)), complex_determinant_one), None, 8),
     "Sp2": Row(keeps(blocks(2)), None, 3, compact=False), "Sp4": Row(keeps(blocks(4)), None, 10, compact=False),
+    "A4": Row(all_of(permutes, proper), 12, hom=(2, 6, 22)), "B3": Row(signed, 48, 0, BOTH, hom=(1, 0, 4)),
+    # corner stickers meet themselves, two of their piece, others; edge stickers themselves, one, others; each other
+    "Rubik": Row(permutes, 43252003274489856000, 0, BOTH, hom=(9,)),
+    "GL2": Row(anything, None, 4, BOTH, False, True, (1, 0, 2)),
+    "GL3": Row(anything, None, 9, BOTH, False, True, (1, 0, 2)),
+    "SL2": Row(proper, None, 3, compact=False, hom=(1, 0, 2)),
+    "SL3": Row(proper, None, 8, compact=False, hom=(1, 0, 2)),
+    "GLC1": Row(commutes_with(blocks(2)), None, 2, (1,), False, True, (2, 0, 6)),
+    "SLC2": Row(all_of(commutes_with(blocks(4)), complex_determinant_one), None, 6, compact=False, hom=(2, 0)),
+    "Scale3": Row(multiple_of_one, None, 1, (1,), False, True, (9, 0, 81)),
+    "CSO3": Row(conformal, None, 4, (1,), False, True, (1, 0, 3)),
+    "CO3": Row(conformal, None, 4, BOTH, False, True, (1, 0, 3)),
+    "SE2": Row(affine(ROTATION), None, 3, compact=False, hom=(1, 3, 4)),
+    "E2": Row(affine(orthogonal), None, 3, BOTH, False, hom=(1,)),
+    "SE3": Row(affine(ROTATION), None, 6, compact=False, hom=(1,)),
+    "E3": Row(affine(orthogonal), None, 6, BOTH, False, hom=(1,)),
+    "Aff2": Row(affine(anything), None, 6, BOTH, False, True, (1,)),
+    "Galilei1": Row(all_of(galilean, unipotent), None, 3, compact=False, hom=(2,)),
+    "Galilei3": Row(galilean, None, 10, compact=False, hom=(1,)),
+    "Poincare1": Row(affine(keeps(np.diag([1.0, -1.0]))), None, 3, BOTH, False, hom=(1,)),
+    "Poincare3": Row(affine(keeps(MINKOWSKI)), None, 10, BOTH, False, hom=(1,)),
+    "Heisenberg1": Row(unipotent, None, 3, compact=False, hom=(2,)),
+    "Shear": Row(unipotent, None, 1, compact=False, hom=(2, 3, 6)),
+    "Borel2": Row(triangular, None, 3, (1,), False, True, (1, 0, 2)),
+    "Borel3": Row(triangular, None, 6, (1,), False, True, (1, 0)),
 }  # fmt: skip
 
-# The 32 classes of crystals, International symbol -> name here.
+# The 32 classes of crystals and the 7 limits: Hermann-Mauguin and Schoenflies symbols, name here.
 POINT_GROUPS = {
-    "1": "Trivial3", "-1": "Inv", "2": "C2z", "m": "Cs", "2/m": "C2h", "222": "D2z", "mm2": "C2v", "mmm": "D2h",
-    "4": "C4z", "-4": "S4z", "4/m": "C4h", "422": "D4z", "4mm": "C4v", "-42m": "D2d", "4/mmm": "D4h",
-    "3": "C3z", "-3": "S6z", "32": "D3z", "3m": "C3v", "-3m": "D3d",
-    "6": "C6z", "-6": "C3h", "6/m": "C6h", "622": "D6z", "6mm": "C6v", "-6m2": "D3h", "6/mmm": "D6h",
-    "23": "T", "m-3": "Th", "432": "Octa", "-43m": "Td", "m-3m": "Oh",
+    "1": ("C1", "Trivial3"), "-1": ("Ci", "Inv"), "2": ("C2", "C2z"), "m": ("Cs", "Cs"), "2/m": ("C2h", "C2h"),
+    "222": ("D2", "D2z"), "mm2": ("C2v", "C2v"), "mmm": ("D2h", "D2h"),
+    "4": ("C4", "C4z"), "-4": ("S4", "S4z"), "4/m": ("C4h", "C4h"), "422": ("D4", "D4z"), "4mm": ("C4v", "C4v"),
+    "-42m": ("D2d", "D2d"), "4/mmm": ("D4h", "D4h"),
+    "3": ("C3", "C3z"), "-3": ("C3i", "S6z"), "32": ("D3", "D3z"), "3m": ("C3v", "C3v"), "-3m": ("D3d", "D3d"),
+    "6": ("C6", "C6z"), "-6": ("C3h", "C3h"), "6/m": ("C6h", "C6h"), "622": ("D6", "D6z"), "6mm": ("C6v", "C6v"),
+    "-6m2": ("D3h", "D3h"), "6/mmm": ("D6h", "D6h"),
+    "23": ("T", "T"), "m-3": ("Th", "Th"), "432": ("O", "Octa"), "-43m": ("Td", "Td"), "m-3m": ("Oh", "Oh"),
+    "∞": ("C∞", "SO2z"), "∞m": ("C∞v", "O2z"), "∞/m": ("C∞h", "SO2zInv"), "∞2": ("D∞", "SO2zF"),
+    "∞/mm": ("D∞h", "O2zInv"), "∞∞": ("K", "SO3"), "∞∞m": ("Kh", "O3"),
 }  # fmt: skip
+CRYSTALS = {hm: name for hm, (_, name) in POINT_GROUPS.items() if "∞" not in hm}
 
 every_group = pytest.mark.parametrize("name", TABLE)
 
@@ -187,7 +253,7 @@ def test_order_and_compactness(name):
     assert g.is_compact == row.compact
 
 
-@pytest.mark.parametrize("name", [name for name, row in TABLE.items() if row.order])
+@pytest.mark.parametrize("name", [name for name, row in TABLE.items() if row.order and row.order < 200])
 def test_order_by_brute_force(name):
     assert len(closure(group(name).discrete_generators)) == TABLE[name].order
 
@@ -205,6 +271,9 @@ def test_samples_keep_the_form(name):
 @every_group
 def test_determinants(name):
     determinants = np.linalg.det(group(name).sample(200, 0).matrix)
+    if TABLE[name].rescales:
+        assert np.abs(np.abs(determinants) - 1).max() > 1e-2
+        determinants = np.sign(determinants)
     assert np.abs(np.abs(determinants) - 1).max() < 1e-9
     assert set(np.round(determinants)) == set(TABLE[name].determinants)
 
@@ -219,13 +288,30 @@ def test_lie_algebra_dimension_and_closure(name):
     assert not brackets or np.linalg.matrix_rank(np.vstack([flat, brackets])) == len(lie)
 
 
-@pytest.mark.parametrize("name", [name for name, row in TABLE.items() if row.order != 1])
+@pytest.mark.parametrize("name", [name for name, row in TABLE.items() if row.order != 1 and not row.rescales])
 def test_a_wrong_generator_breaks_the_form(name):
     g = group(name)
     broken = [1.1 * h for h in g.discrete_generators], [a + 0.1 * np.eye(g.d) for a in g.lie_algebra]
     wrong = MatrixGroup("wrong", *broken, d=g.d, trust_digits=True)
     assert all(residual(TABLE[name].form, [h]) > 1e-2 for h in one_step(wrong))
     assert residual(TABLE[name].form, wrong.sample(30, 0).matrix) > 1e-2
+
+
+@pytest.mark.parametrize(("name", "wrong"), [
+    ("GLC1", [[0, 1], [1, 0]]), ("Scale3", np.diag([1, 0, 0])), ("CSO3", np.eye(3, k=1)), ("CO3", np.diag([1, 0, 0])),
+    ("Aff2", np.diag([0, 0, 1])), ("Borel2", np.eye(2, k=-1)), ("Borel3", np.eye(3, k=-1)),
+])  # fmt: skip
+def test_a_wrong_direction_breaks_the_form(name, wrong):
+    g = group(name)
+    larger = MatrixGroup("wrong", g.discrete_generators, [*g.lie_algebra, wrong])
+    assert residual(TABLE[name].form, larger.sample(30, 0).matrix) > 1e-3
+
+
+@pytest.mark.parametrize(("name", "problem"), [(n, k) for n, row in TABLE.items() for k in range(len(row.hom))])
+def test_equivariant_maps_are_as_many_as_on_paper(name, problem):
+    g = group(name)
+    rep_in, rep_out = [(V, V), (V**2, V), (V**2, V**2)][problem]
+    assert len(equivariant_basis(rep_in(g), rep_out(g))) == TABLE[name].hom[problem]
 
 
 def test_a_wrong_generator_changes_the_order():
@@ -237,6 +323,7 @@ def test_a_wrong_generator_changes_the_order():
     (groups.C, lambda n: n), (groups.D, lambda n: 2 * n), (groups.Cz, lambda n: n), (groups.Cnv, lambda n: 2 * n),
     (groups.Cnh, lambda n: 2 * n), (groups.S2n, lambda n: 2 * n), (groups.Dz, lambda n: 2 * n),
     (groups.Dnh, lambda n: 4 * n), (groups.Dnd, lambda n: 4 * n), (groups.S, factorial),
+    (groups.A, lambda n: max(1, factorial(n) // 2)), (groups.B, lambda n: 2**n * factorial(n)),
 ])  # fmt: skip
 def test_families_have_the_order_of_their_formula(family, order):
     assert [family(n).order for n in (1, 2, 3, 5, 7, 8)] == [order(n) for n in (1, 2, 3, 5, 7, 8)]
@@ -247,6 +334,15 @@ def test_families_have_the_order_of_their_formula(family, order):
     (groups.U, lambda n: n**2), (lambda n: groups.SU(n + 1), lambda n: n * (n + 2)),
     (lambda n: groups.Sp(2 * n), lambda n: n * (2 * n + 1)),
     (lambda n: groups.Opq(n, 2), lambda n: (n + 2) * (n + 1) // 2),
+    (lambda n: groups.SOpqFull(n, 2), lambda n: (n + 2) * (n + 1) // 2),
+    (groups.GL, lambda n: n**2), (lambda n: groups.SL(n + 1), lambda n: n * (n + 2)),
+    (groups.GLC, lambda n: 2 * n**2), (lambda n: groups.SLC(n + 1), lambda n: 2 * n * (n + 2)),
+    (groups.Scale, lambda n: 1), (groups.CSO, lambda n: 1 + n * (n - 1) // 2),
+    (groups.CO, lambda n: 1 + n * (n - 1) // 2),
+    (groups.Borel, lambda n: n * (n + 1) // 2), (groups.Unipotent, lambda n: n * (n - 1) // 2),
+    (groups.Heisenberg, lambda n: 2 * n + 1), (groups.SE, lambda n: n * (n + 1) // 2),
+    (groups.E, lambda n: n * (n + 1) // 2), (groups.Aff, lambda n: n * (n + 1)),
+    (groups.Galilei, lambda n: (n + 1) * (n + 2) // 2), (groups.Poincare, lambda n: (n + 1) * (n + 2) // 2),
 ])  # fmt: skip
 def test_families_have_the_dimension_of_their_formula(family, dimension):
     assert [len(family(n).lie_algebra) for n in (1, 2, 3, 4)] == [dimension(n) for n in (1, 2, 3, 4)]
@@ -284,10 +380,44 @@ def test_polyhedral_groups_have_the_right_classes():
 
 
 def test_all_crystal_classes_are_there_once():
-    counted = {symbol: kinds(group(name).discrete_generators) for symbol, name in POINT_GROUPS.items()}
+    counted = {symbol: kinds(group(name).discrete_generators) for symbol, name in CRYSTALS.items()}
     assert len(counted) == 32
     assert len({tuple(sorted(c.items())) for c in counted.values()}) == 32
     assert all(trace == round(trace) for c in counted.values() for _, trace in c), "crystals have no 5-fold axis"
+
+
+@pytest.mark.parametrize("symbol", POINT_GROUPS)
+def test_point_groups_have_both_names(symbol):
+    schoenflies, name = POINT_GROUPS[symbol]
+    assert groups.get(symbol) == groups.point_group(symbol) == groups.point_group(schoenflies) == group(name)
+    ascii = [s.replace("∞", "inf") for s in (symbol, schoenflies)]
+    assert [groups.point_group(s) for s in ascii] == [group(name)] * 2
+    assert groups.get(ascii[0]) == group(name)
+    assert groups.point_groups()[symbol][0] == schoenflies
+    if schoenflies in ("C2", "C3", "C4", "C6", "D3", "D4", "D6", "S4"):
+        assert groups.get(schoenflies) == group(schoenflies) != group(name)
+    elif schoenflies in ("C1", "D2", "O"):
+        with pytest.raises(GroupError, match="could mean"):
+            groups.get(schoenflies)
+    else:
+        assert groups.get(schoenflies) == groups.get(ascii[1]) == group(name)
+
+
+def test_point_groups_are_all_there_and_apart():
+    assert set(groups.point_groups()) == set(POINT_GROUPS)
+    assert len(POINT_GROUPS) == 39
+    assert len({groups.point_group(symbol).digest for symbol in POINT_GROUPS}) == 39
+
+
+def test_other_spellings_of_point_groups():
+    for same in (("-3", "S6", "C3i", "−3", "3̄"), ("m-3m", "m3m"), ("-1", "S2"),
+                 ("4/mmm", "4 / mmm"), ("∞/mm", "inf/mmm", "Dinfh"), ("-6m2", "-62m"), ("m", "C1h")):
+        assert len({groups.point_group(s).digest for s in same}) == 1
+    assert groups.point_group("S4").d == 3 and groups.point_group("-4").order == 4
+    with pytest.raises(GroupError, match=r"S6.*S\(6\).*get\('-3'\)"):
+        groups.get("S6")
+    with pytest.raises(GroupError, match="no point group is called '4/mm'; close to it: .*4/m"):
+        groups.point_group("4/mm")
 
 
 # ---- identity -------------------------------------------------------------------------------------------------
@@ -401,6 +531,18 @@ def test_generated_refuses_different_spaces():
         groups.Generated("mixed", groups.C(4), groups.SO(3))
     with pytest.raises(GroupError, match="one space"):
         groups.Generated("empty")
+
+
+def test_the_listing_has_every_name(capsys):
+    assert cli.main(["groups"]) == 0
+    top, families = capsys.readouterr().out.split("\n\n")
+    rows = {line.split()[0]: line.split() for line in top.splitlines()[1:]}
+    assert set(rows) == set(TABLE)
+    assert rows["Oh"][1:] == ["3", "48", "0", "m-3m", "Oh"]
+    assert rows["Rubik"][1:3] == ["48", "43252003274489856000"]
+    assert rows["Lorentz"][1:4] == ["4", "infinite", "6"]
+    assert set(POINT_GROUPS) <= {row[4] for row in rows.values() if len(row) > 4}
+    assert all(f"  {name}(" in families for name in groups.families())
 
 
 @pytest.mark.parametrize("module", [m.name for m in pkgutil.iter_modules(groups.__path__)])
