@@ -3,6 +3,13 @@
 Edges run from a source j, a row of ``pos``, to a target i, a row of ``query``, and come sorted by target,
 then by distance, then by source index. There is no cap on the number of neighbours: a cap breaks
 equivariance silently.
+
+Which graph is invariant depends on the group. Under a compact group distance is, in the metric of its positive
+invariant form (``metric``). Under any other group no neighbourhood of finite extent is: what is near in one frame is
+far in another, as boosts carry a point along a whole hyperbola. A nearest-neighbour or radius graph of one frame may
+still be used, layers are equivariant on any given graph, but the graph itself changes with the frame. Invariant are:
+all pairs of a cloud; edges that come with the data, such as bonds or the particles of one event; and pairs chosen by
+the value of an invariant form, :func:`interval_graph`. A symplectic form chooses nothing, as it vanishes on x, x.
 """
 
 from __future__ import annotations
@@ -14,7 +21,7 @@ from torch import Tensor
 
 from ._search import Points, dense_search, tree_knn, tree_radius
 
-__all__ = ["knn_graph", "radius_graph", "random_subset"]
+__all__ = ["interval_graph", "knn_graph", "radius_graph", "random_subset"]
 
 
 def knn_graph(
@@ -112,6 +119,58 @@ def radius_graph(
     r *= 1 + (1e-6 if pos.dtype != torch.float64 else 1e-12)
     found = dense_search(points, r=r) if points.src.is_cuda else tree_radius(points, r)
     return found.to(pos.device)
+
+
+def interval_graph(
+    pos: Tensor, r: float, form: Tensor, batch: Tensor | None = None, *, loop: bool = False
+) -> Tensor:
+    """Edges between all points of the same cloud whose interval is at most r², in any invariant form.
+
+    N(i) = {j : |q(x_i - x_j)| <= r²} with q(x) = xᵀ B x, for B that need not be positive: the Minkowski form joins
+    points near each other's light cone, however far along it; the square of an absolute time those within a time r.
+    Invariant under every group that keeps B, up to rounding at the boundary; neighbourhoods are as large as the cloud
+    makes them. Every pair is looked at: for clouds of up to some thousands of points.
+
+    Args:
+        pos: (N, d) positions, any d >= 1.
+        r: square root of the largest interval, in the units of ``pos``, inclusive.
+        form: (d, d) symmetric matrix B, such as ``invariant_forms(V(G)).symmetric[0]``, whose scale is that of r².
+        batch: (N,) index of the cloud of each point, in any order; None for one cloud.
+        loop: whether each point is its own neighbour.
+
+    Returns:
+        ``edge_index`` (2, E) int64 on the device of ``pos``: row 0 the source j, row 1 the target i;
+        sorted by target, then by interval, then by source.
+
+    Raises:
+        ValueError: for wrong shapes, positions that are not finite, r <= 0, or a form that is not symmetric.
+
+    Example:
+        >>> x = torch.tensor([[0.0, 0.0], [5.0, 5.0], [3.0, 0.0]])
+        >>> interval_graph(x, 1.0, torch.diag(torch.tensor([1.0, -1.0])))
+        tensor([[1, 0],
+                [0, 1]])
+
+    Source: the neighbourhoods of the point convolution, eq. 13 of arXiv 2212.06096, for an indefinite form.
+    """
+    r = float(r)
+    if not (math.isfinite(r) and r > 0):
+        raise ValueError(f"r is {r}, expected a finite number > 0 in the units of pos.")
+    _check_positions("pos", pos, None)
+    batch = _checked_batch("batch", batch, len(pos), pos.device)
+    form = _symmetric("form", form, pos.shape[1]).to(pos.device)
+    limit = (r * (1 + (1e-6 if pos.dtype != torch.float64 else 1e-12))) ** 2
+    x, found = pos.detach().to(torch.float64), [torch.empty(2, 0, dtype=torch.int64, device=pos.device)]
+    for cloud in batch.argsort(stable=True).split(torch.bincount(batch).tolist()):
+        for rows in cloud.split(max(1, 4_000_000 // (len(cloud) * x.shape[1] + 1))):
+            v = x[rows, None] - x[cloud]
+            q = ((v @ form) * v).sum(2).abs()
+            near = (q <= limit) & ((rows[:, None] != cloud) | loop)
+            order = q.masked_fill(~near, math.inf).argsort(dim=1, stable=True)
+            row, rank = near.gather(1, order).nonzero(as_tuple=True)
+            found.append(torch.stack([cloud[order[row, rank]], rows[row]]))
+    edges = torch.cat(found, 1)
+    return edges[:, edges[1].argsort(stable=True)]
 
 
 def random_subset(batch: Tensor, n: int, *, generator: torch.Generator | None = None) -> Tensor:
@@ -219,21 +278,28 @@ def _checked_batch(
     return batch.to(torch.int64)
 
 
-def _metric_factor(metric: Tensor, d: int) -> list[list[float]]:
-    """L with S = L Lᵀ, so that xᵀ S x = |Lᵀ x|²."""
-    s = torch.as_tensor(metric).detach().to("cpu", torch.float64)
+def _symmetric(name: str, matrix: Tensor, d: int) -> Tensor:
+    """The (d, d) matrix of a quadratic form, in float64 on the CPU, exactly symmetric."""
+    s = torch.as_tensor(matrix).detach().to("cpu", torch.float64)
     if s.shape != (d, d):
-        raise ValueError(f"metric has shape {tuple(s.shape)}, expected ({d}, {d}) to go with pos.")
+        raise ValueError(f"{name} has shape {tuple(s.shape)}, expected ({d}, {d}) to go with pos.")
     scale = float(s.abs().max())
     if not math.isfinite(scale) or float((s - s.T).abs().max()) > 1e-6 * scale:
-        raise ValueError("metric is not finite and symmetric, expected the matrix S of the form xᵀ S x.")
-    low = float(torch.linalg.eigvalsh((s + s.T) / 2)[0])
+        raise ValueError(f"{name} is not finite and symmetric, expected the matrix S of the form xᵀ S x.")
+    return (s + s.T) / 2
+
+
+def _metric_factor(metric: Tensor, d: int) -> list[list[float]]:
+    """L with S = L Lᵀ, so that xᵀ S x = |Lᵀ x|²."""
+    s = _symmetric("metric", metric, d)
+    scale = float(s.abs().max())
+    low = float(torch.linalg.eigvalsh(s)[0])
     if not low > 1e-14 * scale:
         raise ValueError(
             f"metric has the eigenvalue {low:.3g}, expected a positive-definite matrix: an indefinite form "
-            "(Lorentz, symplectic) has no nearest neighbours."
+            "(Lorentz) has no nearest neighbours; interval_graph takes it."
         )
-    return torch.linalg.cholesky((s + s.T) / 2).tolist()
+    return torch.linalg.cholesky(s).tolist()
 
 
 def _euclidean(pos: Tensor, factor: list[list[float]] | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Embedding of an edge: equivariant polynomials of its vector, radial functions of the invariant form, attributes."""
+"""Embedding of an edge: equivariant polynomials of its vector, radial functions of its invariants, attributes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ..solver.polynomials import polynomials
 from ._module import EquivariantModule
 from .layout import Layout
 from .nonlinear import Invariants
+from .radial import Pairings, RadialInvariants
 
 __all__ = ["EdgeEmbedding", "Harmonics"]
 
@@ -56,17 +57,24 @@ class Harmonics(EquivariantModule):
 class EdgeEmbedding(EquivariantModule):
     """(x, z) -> invariant numbers and steerable blocks.
 
-    The vector enters through the polynomials Y_1..Y_L of :mod:`emkernel.solver.polynomials` and Gaussians of its
-    invariant length: of |x| for a compact group, with Y_k evaluated on the direction x / sqrt(|x|^2 + ε^2); of
-    asinh(q(x)) for an indefinite form q such as the Minkowski square; a group without an invariant form has the
-    polynomials alone. The attributes z are split into irreducibles; the invariants of the steerable ones join.
+    The vector enters through the polynomials Y_1..Y_L of :mod:`emkernel.solver.polynomials` and radial functions. For a
+    compact group these are Gaussians of |x|, with Y_k evaluated on the direction x / sqrt(|x|² + ε²). For any other
+    they are functions of all its invariants (:class:`emkernel.nn.radial.RadialInvariants`): of the Minkowski square, of
+    each of several forms, of the absolute time of Galilei; and Y_k is evaluated on x divided by the smooth invariant
+    length that these make. A group under which no function of x is invariant, such as Sp(2n), has the polynomials
+    alone. The attributes z are split into irreducibles; the invariants of the steerable ones join, and, for groups that
+    are not compact, the invariant forms of two of them, or of one and the edge vector.
+
+    In homogeneous coordinates (x, 1) an edge vector ends in 0, where invariants of V see less than those of x alone do:
+    prefer the group of the linear parts, as translations do not act on edge vectors.
 
     Args:
         group: the group.
         edge_rep: representation of the attributes, or None.
         degree: highest degree L of the polynomials.
         radial: number of Gaussians.
-        cutoff: length scale of the edges, in the units of ``pos``; the Gaussians cover 0..cutoff.
+        cutoff: length scale of the edges, in the units of ``pos``; the Gaussians cover 0..cutoff. An invariant of
+            degree k is resolved on the scale cutoff^k.
 
     Attributes:
         scalars: how many invariant numbers come out.
@@ -89,32 +97,29 @@ class EdgeEmbedding(EquivariantModule):
         for k, step in enumerate(poly.steps):
             self._constant(f"step{k}", step)
         self._steps = len(poly.steps)
-        self._kind = "none" if poly.form is None else "positive" if poly.is_positive else "indefinite"
-        if self._kind == "indefinite":
-            self._constant("form", poly.form)
-        span = {
-            "positive": (0.0, 1.0),
-            "indefinite": (-math.asinh(4.0), math.asinh(4.0)),
-            "none": (0.0, 0.0),
-        }[self._kind]
-        if self._kind != "none":
-            self._constant("centres", np.linspace(*span, radial))
-            self._sharpness = (max(radial - 1, 1) / (span[1] - span[0])) ** 2
+        self.radial = None
+        if poly.is_positive:
+            self._constant("centres", np.linspace(0.0, 1.0, radial))
+            self._sharpness = float(max(radial - 1, 1)) ** 2
+            self.scalars = radial
+        else:
+            self.radial = RadialInvariants(group.d, poly.invariants, radial)
+            self.scalars = self.radial.size
         order: dict[int, Irrep] = {}
         copies: dict[int, int] = {}
         self._pieces: list[tuple[int, int, int, int]] = []
-        self.scalars = radial if self._kind != "none" else 0
         at = 0
         for parts in poly.parts:
             for irrep, m in parts:
                 self._pieces.append((irrep.index, at, m, irrep.size))
                 at += m * irrep.size
-                if irrep.is_trivial:
-                    self.scalars += m
-                else:
+                if not irrep.is_trivial:
                     order[irrep.index] = irrep
                     copies[irrep.index] = copies.get(irrep.index, 0) + m
-        self.layout = self.invariants = None
+                elif poly.is_positive:  # else a polynomial in the radial invariants
+                    self.scalars += m
+        from_vector = dict(copies)
+        self.layout = self.invariants = self.pairings = None
         self.has_steerable_attributes = False
         if edge_rep is not None:
             self.layout, self.invariants = Layout(edge_rep), Invariants(edge_rep)
@@ -126,26 +131,23 @@ class EdgeEmbedding(EquivariantModule):
                     copies[irrep.index] = copies.get(irrep.index, 0) + m
         self.irreps = list(order.values())
         self.copies = [copies[i] for i in order]
-
-    def _attribute_invariants(self, blocks: list[torch.Tensor]) -> torch.Tensor:
-        """Invariant attributes as they are, the quadratic invariants of steerable ones compressed."""
-        values = self.invariants.of_blocks(blocks)
-        widths = [m * (kind != "none") for m, kind in zip(self.layout.copies, self.invariants._kinds)]
-        parts = zip(values.split(widths, 1), self.invariants._kinds)
-        return torch.cat([v if kind == "trivial" else torch.asinh(v) for v, kind in parts], 1)
+        if self.has_steerable_attributes and not poly.is_positive:
+            split = [(from_vector.get(i, 0), copies[i] - from_vector.get(i, 0)) for i in order]
+            self.pairings = Pairings(table, self.irreps, split)
+            self.scalars += self.pairings.size
 
     def forward(self, edge_vec: torch.Tensor, edge_attr: torch.Tensor | None):
         v = edge_vec @ self.basis.T
         scalars = []
-        if self._kind == "positive":
+        if self.radial is None:
             square = (v * v).sum(1, keepdim=True)
             length = torch.sqrt(square + 1e-4)
             scalars.append(torch.exp(-self._sharpness * (length - self.centres) ** 2))
             v = v / length
-        elif self._kind == "indefinite":
-            q = ((v @ self.form) * v).sum(1, keepdim=True)
-            scalars.append(torch.exp(-self._sharpness * (torch.asinh(q) - self.centres) ** 2))
-            v = v / (1 + q * q) ** 0.25
+        else:
+            functions, length = self.radial(v)
+            scalars.append(functions)
+            v = v / length
         values = [v @ self.step0.T]
         for k in range(1, self._steps):
             outer = values[-1][:, :, None] * v[:, None, :]
@@ -156,11 +158,12 @@ class EdgeEmbedding(EquivariantModule):
             piece = y[:, at : at + m * d]
             if index in blocks:
                 blocks[index].append(piece.reshape(-1, m, d).transpose(1, 2))
-            else:
+            elif self.radial is None:
                 scalars.append(piece)
         if self.layout is not None:
             attributes = self.layout.blocks(edge_attr)
-            scalars.append(self._attribute_invariants(attributes))
+            # compressed: squares of large attributes would swamp the network of invariants
+            scalars.append(self.invariants.of_blocks(attributes, compress=True))
             for irrep, block in zip(self.layout.irreps, attributes):
                 if not irrep.is_trivial:
                     blocks[irrep.index].append(block)
@@ -168,6 +171,6 @@ class EdgeEmbedding(EquivariantModule):
             blocks[r.index][0] if len(blocks[r.index]) == 1 else torch.cat(blocks[r.index], 2)
             for r in self.irreps
         ]
-        if not scalars:
-            scalars.append(v.new_ones(v.shape[0], 0))
+        if self.pairings is not None:
+            scalars.append(self.pairings(steerable))
         return torch.cat(scalars, 1), steerable

@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import torch
 
-from ..rep import DualRep, GivenRep, ProductRep, Rep, SumRep
+from ..rep import DualRep, ProductRep, Rep, ScalarRep, SubRep, SumRep, VectorRep
 from ..solver.irreps import Irrep, irrep_table
 from ._module import EquivariantModule
 
@@ -122,8 +122,10 @@ def _digest(rep: Rep) -> torch.Tensor:
             return "*".join(f"({describe(f)})" for f in r.factors)
         if isinstance(r, DualRep):
             return f"dual({describe(r.base)})"
-        given = isinstance(r, GivenRep) and not isinstance(r, Irrep)
-        return r.images.digest if given else str(r)
+        if isinstance(r, SubRep):
+            return f"sub({describe(r.base)};{hashlib.sha256(np.round(r.back, 10).tobytes()).hexdigest()})"
+        expression = isinstance(r, (Irrep, ScalarRep, VectorRep))
+        return str(r) if expression else r.images.digest
 
     # generators to ten digits: another library's cosine may differ in the last one
     group = hashlib.sha256(str((rep.group.d, len(rep.group.discrete_generators))).encode())

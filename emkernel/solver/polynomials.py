@@ -1,8 +1,10 @@
 """Equivariant polynomials of a point: the irreducible pieces of the symmetric powers of V, modulo the invariant form.
 
 For a compact group these are the harmonic polynomials of the paper's kernel (section 5.1): in coordinates where the
-group is orthogonal, Y_k spans the polynomials of degree k that are orthogonal to |x|^2 Y_{k-2}. For a group with an
-indefinite invariant form q the same holds with q in place of |x|^2; without a form, Y_k is the whole Sym^k V.
+group is orthogonal, Y_k spans the polynomials of degree k that are orthogonal to |x|^2 Y_{k-2}. For a completely
+reducible group with a nondegenerate invariant form q the same holds with q in place of |x|^2; otherwise Y_k is the
+whole Sym^k V. Next to them stand the invariant polynomials, of which radial functions are made: |x|^2 alone for a
+compact group, generators of the ring of invariants for any other.
 """
 
 from __future__ import annotations
@@ -11,11 +13,27 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..images import Images
+from .forms import split_by_symmetry
+from .invariants import invariant_coefficients, monomials
 from .irreps import Irrep, IrrepTable
-from .nullspace import canonical, one_thread
+from .nullspace import canonical, intertwiners, one_thread
 
-__all__ = ["Polynomials", "polynomials"]
+__all__ = ["Invariant", "Polynomials", "polynomials"]
+
+
+@dataclass(frozen=True)
+class Invariant:
+    """An invariant polynomial I(v) = Σ_a c_a v^a of one degree, |I(v)| <= |v|^degree.
+
+    Attributes:
+        degree: of every monomial.
+        coefficients: (M,) of the monomials in the order of :func:`emkernel.solver.invariants.monomials`.
+        is_square: whether it is a quadratic form without negative values.
+    """
+
+    degree: int
+    coefficients: np.ndarray
+    is_square: bool
 
 
 @dataclass(frozen=True)
@@ -26,8 +44,9 @@ class Polynomials:
         basis: (d, d) from the user's coordinates to those in which the polynomials are evaluated.
         steps: for each degree k, (n_k, n_{k-1} d).
         parts: for each degree k, (irrep, copies): the order of the components of Y_k, copy by copy.
-        form: (d, d) symmetric B of the invariant q(v) = v^T B v, or None.
-        is_positive: whether the form is positive definite.
+        form: (d, d) symmetric nondegenerate B of the invariant q(v) = v^T B v that is divided out, or None.
+        is_positive: whether the form is positive definite: the group is compact.
+        invariants: for a group that is not compact, generators of the invariant polynomials of v.
     """
 
     basis: np.ndarray
@@ -35,6 +54,7 @@ class Polynomials:
     parts: tuple[tuple[tuple[Irrep, int], ...], ...]
     form: np.ndarray | None
     is_positive: bool
+    invariants: tuple[Invariant, ...] = ()
 
 
 @one_thread
@@ -51,8 +71,8 @@ def polynomials(table: IrrepTable, degree: int) -> Polynomials:
         raise ValueError(f"degree must be at least 1, got {degree}")
     co = table.coordinates
     d = table.group.d
-    form = _form(table)
-    positive = form is not None and bool(np.linalg.eigvalsh(form)[0] > 0)
+    positive = table.group.is_compact
+    form = np.eye(d) if positive else _form(table)
     rng = np.random.default_rng(0)
     count = 64
     images, below = co.images, None
@@ -84,28 +104,46 @@ def polynomials(table: IrrepTable, degree: int) -> Polynomials:
         steps.append(step)
         parts.append(tuple((table.irreps[i], len(f)) for i, f in split))
         values.append(Z @ step.T)
-        images = Images(
-            *(frames @ m @ np.linalg.inv(frames) for m in (below.discrete, below.lie, below.held_out)),
-            below.digest + "split",
-        )
-    return Polynomials(co.basis, tuple(steps), tuple(parts), form, positive)
+        images = below.conjugate(frames, frames.T, "split")
+    invariants = () if positive else _invariants(table, max(degree, 2))
+    return Polynomials(co.basis, tuple(steps), tuple(parts), form, positive, invariants)
 
 
 def _form(table: IrrepTable) -> np.ndarray | None:
-    """The identity for a compact group; else a nondegenerate symmetric invariant form of V, if there is one."""
-    if table.group.is_compact:
-        return np.eye(table.group.d)
+    """A well-conditioned nondegenerate symmetric invariant form of V, of norm 1; None where there is none."""
     if not table.coordinates.completely_reducible:
         return None
-    from ..rep import VectorRep
+    images = table.coordinates.images
+    forms, _ = split_by_symmetry(intertwiners(images, images.dual()))
+    if not len(forms):
+        return None
+    forms = forms / np.linalg.norm(forms, 2, axis=(1, 2))[:, None, None]
+    rng = np.random.default_rng(0)
+    weights = np.concatenate(
+        [np.ones((1, len(forms))), rng.standard_normal((8 * (len(forms) > 1), len(forms)))]
+    )
+    mixed = np.tensordot(weights, forms, 1)
+    s = np.abs(np.linalg.eigvalsh(mixed))
+    quality = s.min(1) / s.max(1)
+    best = 0 if quality[0] > 0.1 else int(np.argmax(quality))
+    return mixed[best] / s[best].max() if quality[best] > 1e-6 else None
 
-    form = np.zeros((table.group.d,) * 2)
-    for irrep, to, _ in table.decompose(VectorRep(table.group)).parts:
-        if irrep.form is None:
-            return None
-        form = form + np.einsum("mai,ab,mbj->ij", to, irrep.form, to)
-    inverse = table.coordinates.inverse
-    return inverse.T @ form @ inverse
+
+def _invariants(table: IrrepTable, degree: int) -> tuple[Invariant, ...]:
+    """Generators of the invariant polynomials of V up to a degree, scaled to |I(v)| <= |v|^degree."""
+    images, d = table.coordinates.images, table.group.d
+    out = []
+    for k, found in enumerate(invariant_coefficients(images, table.trivial, degree), 1):
+        for c in found * monomials(d, k).weight:
+            square = False
+            if k == 2:
+                form = np.zeros((d, d))
+                form[np.triu_indices(d)] = c / 2
+                w = np.linalg.eigvalsh(form + form.T)
+                c = c / np.abs(w).max() * (1 if w[-1] >= -w[0] else -1)
+                square = w[0] > -1e-9 * w[-1] or w[-1] < -1e-9 * w[0]
+            out.append(Invariant(k, c, bool(square)))
+    return tuple(out)
 
 
 def _outer(values: np.ndarray, points: np.ndarray) -> np.ndarray:
