@@ -4,11 +4,12 @@ import copy
 import io
 import json
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from oracles import act, equivariance_error, run
-from tables import group
+from tables import TABLE, group
 
 from emkernel import Scalar, V, irreps
 from emkernel.nn import EMLP, BatchNorm, Bilinear, Gate, ImplicitKernel, Invariants, Linear, PointConv
@@ -386,3 +387,86 @@ def test_training_changes_weights_and_nothing_else():
     left = layer(act(layer.rep_in, a, x), act(V(g), a, pos), edges, act(layer.edge_rep, a, attr))
     right = act(layer.rep_out, a, layer(*args))
     assert (left - right).abs().max() < 1e-10 * right.abs().max()
+
+
+# ---- bits -------------------------------------------------------------------------------------------------------
+
+
+BITS = """
+    import hashlib, json, os, sys
+    import torch
+    from test_state import conv, forget
+    from tables import EVERY, group
+    from emkernel import Scalar, V, groups
+    from emkernel.nn import Linear
+
+    def bits():
+        forget()
+        found = {}
+        for name in sys.argv[1].split("|"):
+            g = group(name) if name in EVERY else groups.get(name)
+            torch.manual_seed(0)
+            for layer in (conv(g), Linear((Scalar + V)(g), (V**2)(g))):
+                for key, value in layer.state_dict().items():
+                    content = value.numpy().tobytes() + str((value.dtype, value.shape, value.stride())).encode()
+                    found[f"{name} {type(layer).__name__}.{key}"] = hashlib.sha256(content).hexdigest()
+        return found
+
+    out = []
+    for folder in sys.argv[2:]:
+        os.environ["EMKERNEL_STORE"] = folder
+        out.append(bits())
+    print(json.dumps(out))
+"""
+ALIKE = ["O(3)", "Cnv(5)", "SU(2)", "shear", "C1000", "skew SO(3)"]
+
+
+def bits(names, *folders, threads, seed):
+    """Digests of every tensor of the layers that a new process builds with each of these stores, one after another."""
+    variables = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    return json.loads(
+        run(
+            BITS,
+            "|".join(names),
+            *folders,
+            timeout=600,
+            PYTHONHASHSEED=str(seed),
+            EMKERNEL_SHIPPED="0",
+            **dict.fromkeys(variables, str(threads)),
+        )
+    )
+
+
+def differing(first, second):
+    assert first.keys() == second.keys()
+    return [key for key in first if first[key] != second[key]]
+
+
+def assert_bits_alike(names, folder):
+    """Two ranks that start at once on a cold store, a process that solves all by itself, one that solves every other
+    problem and reads the rest, and one that reads all: the same bits, whatever the threads and the hash seed."""
+    with ThreadPoolExecutor(2) as ranks:
+        begun = [ranks.submit(bits, names, folder, threads=n, seed=77 * n) for n in (1, 2)]
+        (first,), (second,) = (rank.result() for rank in begun)
+    assert differing(first, second) == []
+    entries = sorted(p for p in folder.rglob("*") if p.is_file())
+    assert len(entries) > 10 * len(names)
+    for path in entries[::2]:
+        path.unlink()
+    alone, half, warm = bits(names, ":memory:", folder, f"{folder}/.", threads=2, seed=5)
+    assert differing(first, alone) == []
+    assert differing(first, half) == []
+    assert differing(first, warm) == []
+
+
+def test_layers_are_the_same_to_the_last_bit_in_every_process(tmp_path):
+    assert_bits_alike(ALIKE, tmp_path)
+
+
+@pytest.mark.slow
+def test_layers_of_every_kind_of_group_are_the_same_to_the_last_bit(tmp_path):
+    assert_bits_alike([*TABLE, "Oh", "D6h", "Sp4"], tmp_path)
+
+
+def test_a_single_bit_is_seen():
+    assert differing({"a": "1", "b": "2"}, {"a": "1", "b": "3"}) == ["b"]
