@@ -30,7 +30,7 @@ def main():
                 capture_output=True,
                 text=True,
                 check=True,
-                env=os.environ | {"EMKERNEL_STORE": folder},
+                env=os.environ | {"EMKERNEL_STORE": folder, "EMKERNEL_SHIPPED": "0"},
             ).stdout.split()
             torch, own, build = map(float, out[:3])
             print(f"{name:8} {torch:11.2f} s {own:7.2f} s {build:7.2f} s  {out[3]}")

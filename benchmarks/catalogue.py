@@ -14,7 +14,7 @@ import emkernel as ek
 
 
 def main():
-    names = sys.argv[1:] or list(ek.groups.catalogue())
+    names = sys.argv[1:] or [name for name, make in ek.groups.catalogue().items() if make().d <= 6]
     print(f"{'group':10} {'build':>8} {'float64':>9} {'float32':>9}")
     worst = {torch.float64: 0.0, torch.float32: 0.0}
     for name in names:

@@ -11,14 +11,27 @@ from importlib import import_module
 
 from . import nn
 from .batch import GraphBatch
+from .characters import (
+    character,
+    character_table,
+    conjugacy_classes,
+    frobenius_schur,
+    inner_product,
+    molien,
+)
 from .checks import check_equivariance, check_group, check_rep, equivariance_error
 from .errors import DataError, GroupError, RepError, SolverError
-from .graph import knn_graph, radius_graph
+from .finite_reps import PermutationRep, induced, permutation_rep, quotient, regular
+from .graph import interval_graph, knn_graph, radius_graph
 from .group_element import GroupElement
 from .matrix_group import MatrixGroup
 from .ops.neighbours import Neighbours
-from .rep import GivenRep, Rep, Scalar, T, V
+from .powers import alt, sym, traceless
+from .rep import GivenRep, Rep, Scalar, SubRep, T, V, from_function
+from .restriction import restrict
 from .solver.coupling import equivariant_basis
+from .solver.forms import InvariantForms, invariant_forms
+from .solver.invariants import PolynomialMaps, equivariant_polynomials, invariant_polynomials
 from .solver.irreps import Irrep, irreps
 
 __version__ = "0.1.0"
@@ -29,28 +42,51 @@ __all__ = [
     "GraphBatch",
     "GroupElement",
     "GroupError",
+    "InvariantForms",
     "Irrep",
     "MatrixGroup",
     "Neighbours",
+    "PermutationRep",
+    "PolynomialMaps",
     "Rep",
     "RepError",
     "Scalar",
     "SolverError",
+    "SubRep",
     "T",
     "V",
+    "alt",
+    "character",
+    "character_table",
     "check_equivariance",
     "check_group",
     "check_rep",
+    "conjugacy_classes",
     "data",
     "equivariance_error",
     "equivariant_basis",
+    "equivariant_polynomials",
+    "frobenius_schur",
+    "from_function",
     "groups",
+    "induced",
+    "inner_product",
+    "interval_graph",
+    "invariant_forms",
+    "invariant_polynomials",
     "irreps",
     "knn_graph",
     "models",
+    "molien",
     "nn",
+    "permutation_rep",
+    "quotient",
     "radius_graph",
+    "regular",
+    "restrict",
+    "sym",
     "testing",
+    "traceless",
 ]
 
 _LAZY = ("data", "groups", "models", "testing")

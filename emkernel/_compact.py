@@ -1,51 +1,76 @@
-"""The positive definite form that a compact group preserves, found from its generators."""
+"""The coordinates in which a compact group is orthogonal, found from its generators."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-if TYPE_CHECKING:
-    from .group_element import GroupElement
+
+def units(discrete: np.ndarray, lie: np.ndarray) -> np.ndarray:
+    """Powers of two (d,) by which coordinates are multiplied so that their physical units do not matter.
+
+    Off the diagonal, log2 |m_ij| + s_i - s_j + (a number for each Lie generator) is made as near 0 as can be. All ones
+    where entries are within a few powers of two of that anyway.
+    """
+    d = (discrete if len(discrete) else lie).shape[-1]
+    rows, values = [], []
+    for k, m in enumerate([*discrete, *lie]):
+        size = np.abs(m) * (1 - np.eye(d))
+        # entries that rounding left say nothing
+        size[size < 1e-13 * np.sqrt(np.outer(size.max(1), size.max(0)))] = 0
+        free = k >= len(discrete) or not np.any(np.diag(m))
+        reference = 1.0 if free else np.abs(np.diag(m)).max()
+        for i, j in np.argwhere(size):
+            row = np.zeros(d + len(discrete) + len(lie))
+            row[i], row[j], row[d + k] = 1, -1, float(free)
+            rows.append(row)
+            values.append(-np.log2(size[i, j] / reference))
+    if not rows:
+        return np.ones(d)
+    s = np.linalg.lstsq(np.array(rows), np.array(values), rcond=1e-10)[0][:d]
+    s = np.round(s - np.median(s))
+    return np.ones(d) if np.ptp(s) < 2 else 2.0**s
 
 
-def positive_form(discrete: np.ndarray, lie: np.ndarray, sample: GroupElement) -> np.ndarray | None:
-    """P(1) for P the projection on the invariant symmetric forms along the image of (1 - action).
+def orthogonal_basis(
+    discrete: np.ndarray, lie: np.ndarray, sample: np.ndarray, error: float = 0.0
+) -> np.ndarray | None:
+    """L (d, d), upper triangular, with L g L^-1 orthogonal for all g and |L|² = d; None when the group is not compact.
 
-    For a compact group that is the mean of g^T g over the group, positive definite; for any other group no
-    invariant form is positive definite. The basis is preconditioned by a mean over sampled elements first.
+    L^T L = P(1) for P the projection on the invariant symmetric forms along the image of (1 - action). For a compact
+    group that is the mean of g^T g over the group, positive definite; for any other group no invariant form is
+    positive definite. The basis is preconditioned by a mean over sampled elements first.
 
     Args:
         discrete, lie: (M, d, d), (D, d, d) generators.
-        sample: group elements, as words in them.
+        sample: (P, d, d) group elements.
+        error: relative error of the generators beyond rounding.
     """
     d = (discrete if len(discrete) else lie).shape[-1]
     if _orthogonality_defect(discrete, lie) < 1e-13:
         return np.eye(d)
     basis = np.eye(d)
     for _ in range(4):
-        g = sample.evaluate(discrete, lie)
-        if not np.isfinite(g).all() or np.abs(g).max() > 1e12:
+        if not np.isfinite(sample).all() or np.abs(sample).max(initial=0) > 1e12:
             return None
-        mean = np.mean(g.transpose(0, 2, 1) @ g, 0) + np.eye(d)
+        mean = np.sum(sample.transpose(0, 2, 1) @ sample, 0) / max(1, len(sample)) + np.eye(d)
         step = np.linalg.cholesky((mean + mean.T) / np.trace(mean) * d / 2).T
-        discrete, lie, basis = conjugate(discrete, step), conjugate(lie, step), step @ basis
+        discrete, lie, sample = conjugate(discrete, step), conjugate(lie, step), conjugate(sample, step)
+        basis = step @ basis
     for _ in range(3):
-        form = _mean_form(discrete, lie)
+        form = _mean_form(discrete, lie, max(1e-10, _noise(basis, error)))
         if form is None:
             return None
         step = np.linalg.cholesky(form).T
         discrete, lie, basis = conjugate(discrete, step), conjugate(lie, step), step @ basis
         if _orthogonality_defect(discrete, lie) < 1e-13:
             break
-    if _orthogonality_defect(discrete, lie) > 1e-8:
+    if _orthogonality_defect(discrete, lie) > max(1e-8, _noise(basis, error)):
         return None
-    form = basis.T @ basis
-    return (form + form.T) * (d / (2 * np.trace(form)))
+    basis = np.linalg.qr(basis, mode="r")
+    return basis * np.sign(np.diag(basis))[:, None] * np.sqrt(d / (basis**2).sum())
 
 
-def _mean_form(discrete: np.ndarray, lie: np.ndarray) -> np.ndarray | None:
+def _mean_form(discrete: np.ndarray, lie: np.ndarray, tol: float) -> np.ndarray | None:
     d = discrete.shape[-1] if len(discrete) else lie.shape[-1]
     rows, cols = np.triu_indices(d)
     units = np.zeros((len(rows), d, d))
@@ -57,7 +82,7 @@ def _mean_form(discrete: np.ndarray, lie: np.ndarray) -> np.ndarray | None:
         blocks += [(a.T @ units + units @ a) / max(np.linalg.norm(a, 2), 1e-300) for a in li]
         flat = np.concatenate([b[:, rows, cols] * np.where(rows == cols, 1, np.sqrt(2)) for b in blocks], 1).T
         _, s, vh = np.linalg.svd(np.linalg.qr(flat, mode="r") if len(flat) > flat.shape[1] else flat)
-        rank = int((s > 1e-10 * max(1.0, s.max(initial=0))).sum())
+        rank = int((s > tol * max(1.0, s.max(initial=0))).sum())
         return vh[rank:].T
 
     right = invariants(discrete, lie)
@@ -73,6 +98,12 @@ def _mean_form(discrete: np.ndarray, lie: np.ndarray) -> np.ndarray | None:
     form = np.tensordot(right @ np.linalg.solve(overlap, left.T @ identity), units, 1)
     w = np.linalg.eigvalsh(form)
     return form if w[0] > 1e-10 * w[-1] else None
+
+
+def _noise(basis: np.ndarray, error: float) -> float:
+    """What rounding of matrices in a basis of condition c amounts to in the good one, c^2, generously."""
+    square = np.linalg.cond(basis) ** 2
+    return max(min(1e3 * np.finfo(float).eps * square, 1e-5), min(error * square, 0.1))
 
 
 def conjugate(m: np.ndarray, basis: np.ndarray) -> np.ndarray:

@@ -503,49 +503,6 @@ def test_samples_stay_moderate_whatever_the_scale_of_the_generators(algebra):
     assert np.abs(m - np.eye(m.shape[-1])).max() > 0.1
 
 
-# ---- emlp's groups ----------------------------------------------------------------------------------------------
-
-FROM_EMLP = {  # name -> constructor from the module emlp.groups, order, is_compact, dim Hom(V, V)
-    "SO(3)": (lambda e: e.SO(3), None, True, 1),
-    "O(3)": (lambda e: e.O(3), None, True, 1),
-    "C(4)": (lambda e: e.C(4), 4, True, 2),
-    "D(4)": (lambda e: e.D(4), 8, True, 1),
-    "S(4)": (lambda e: e.S(4), 24, True, 2),
-    "Z(5)": (lambda e: e.Z(5), 5, True, 5),
-    "SO13p": (lambda e: e.SO13p(), None, False, 1),
-    "SO13": (lambda e: e.SO13(), None, False, 1),
-    "O13": (lambda e: e.O13(), None, False, 1),
-    "SO11p": (lambda e: e.SO11p(), None, False, 2),
-    "O11": (lambda e: e.O11(), None, False, 1),
-    "Sp(1)": (lambda e: e.Sp(1), None, False, 1),
-    "SL(2)": (lambda e: e.SL(2), None, False, 1),
-    "U(2)": (lambda e: e.U(2), None, True, 2),
-    "SU(2)": (lambda e: e.SU(2), None, True, 4),
-    "SU(3)": (lambda e: e.SU(3), None, True, 2),
-    "Cube": (lambda e: e.Cube(), 24, True, 3),
-    "Trivial(3)": (lambda e: e.Trivial(3), 1, True, 9),
-    "Scaling(3)": (lambda e: e.Scaling(3), None, False, 9),
-    "Parity": (lambda e: e.Parity(), 2, True, 10),
-    "SO(2) in R^4": (lambda e: e.Embed(e.SO(2), 4, slice(0, 2)), None, True, 6),
-    "SO(2) x S(3)": (lambda e: e.DirectProduct(e.SO(2), e.S(3)), None, True, 4),
-    "C(3)": (lambda e: e.C(3), 3, True, 2),
-    "D(5)": (lambda e: e.D(5), 10, True, 1),
-    "C(3) x S(3)": (lambda e: e.DirectProduct(e.C(3), e.S(3)), 18, True, 4),
-}
-
-
-@pytest.mark.parametrize("name", FROM_EMLP)
-def test_groups_of_emlp(name):
-    make, order, compact, maps = FROM_EMLP[name]
-    theirs = make(pytest.importorskip("emlp.groups"))
-    g = MatrixGroup.from_emlp(theirs)
-    assert (g.order, g.is_compact, len(equivariant_basis(V(g), V(g)))) == (order, compact, maps)
-    assert len(g.lie_algebra) == len(theirs.lie_algebra)
-    if name not in ("U(2)", "SU(2)", "SU(3)"):  # complex
-        dense = [np.asarray(h @ np.eye(g.d)) for h in theirs.discrete_generators]
-        np.testing.assert_allclose(g.discrete_generators, np.reshape(dense, (-1, g.d, g.d)), atol=1e-6)
-
-
 # ---- nothing is disturbed ---------------------------------------------------------------------------------------
 
 

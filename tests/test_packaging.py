@@ -20,9 +20,11 @@ SOURCES = {"emkernel": Path(emkernel.__file__).parent, "emkernel.groups": Path(e
 # Low to high: a module imports only what stands before it, or beside it in its own folder. The longest name that
 # fits a module gives its place. A private module (_x.py) has the place of whoever imports it.
 LAYERS = [
-    "errors", "group_element", "matrix_group", "images", "rep",
-    "solver.store", "solver.coordinates", "solver.nullspace", "solver.splitting", "solver.irreps",
-    "solver.coupling", "solver",
+    "errors", "group_element", "matrix_group", "images", "expressions", "lifting", "relations", "given", "subrep",
+    "rep", "cayley", "finite_reps", "restriction",
+    "solver.store", "solver.polish", "solver.reductive", "solver.coordinates", "solver.averaging", "solver.nullspace",
+    "solver.splitting", "solver.irreps", "solver.coupling", "solver.forms", "solver.invariants", "solver.polynomials",
+    "solver", "powers", "characters",
     "ops", "nn", "graph", "batch", "models", "checks", "testing", "data", "", "train", "cli", "plots",
 ]  # fmt: skip
 SOLVER_ONLY = {"emlp", "jax", "jaxlib", "objax"}

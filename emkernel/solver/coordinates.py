@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from math import gcd
 
 import numpy as np
 import scipy.linalg
 
-from .. import _finite
+from .. import _compact, _finite
+from ..errors import GroupError
 from ..group_element import GroupElement
 from ..images import Images
 from ..matrix_group import MatrixGroup
+from .polish import polished_group
+from .reductive import (
+    LARGEST,
+    Closure,
+    algebraic_hull,
+    closed_under_transpose,
+    closure,
+    is_ambiguous,
+    moderate_basis,
+    self_adjoint_basis,
+)
 
 __all__ = ["Coordinates"]
 
@@ -19,53 +32,156 @@ __all__ = ["Coordinates"]
 class Coordinates:
     """A group in coordinates v' = L v where the solver is at ease.
 
-    A compact group becomes orthogonal; each Lie algebra generator gets spectral norm 1; a cyclic generator near
-    the identity is replaced by the power of it, generating the same cyclic group, that turns by about 0.38 of a turn.
+    A compact group becomes orthogonal, any other reductive group closed under transpose; each Lie algebra generator
+    gets spectral norm 1; a cyclic generator near the identity is replaced by the power of it, generating the same
+    cyclic group, that turns by about 0.38 of a turn.
 
     Attributes:
         group: the group as the user gave it.
         basis, inverse: (d, d) L and L^-1.
-        images: V on the normalised generators, in the new coordinates, with held-out elements.
+        images: V on the normalised generators, in the new coordinates, with held-out elements and probes.
+        completely_reducible: whether every representation built from V provably splits into irreducibles, orthogonally.
     """
 
     HELD_OUT = 3
+    PROBES = 5  # the first reduces a problem to its weights, the others average
+    CANDIDATES = 12
+    LETTERS = 12
 
     def __init__(self, group: MatrixGroup):
         self.group = group
-        basis = group.orthogonal_basis
-        if basis is None or np.abs(basis - np.eye(group.d)).max() < 1e-14:
-            basis = np.eye(group.d)
-        self.basis, self.inverse = basis, np.linalg.inv(basis)
-        discrete = np.array([self.basis @ h @ self.inverse for h in group.discrete_generators])
-        lie = np.array([self.basis @ a @ self.inverse for a in group.lie_algebra])
-        if group.is_compact and not np.array_equal(basis, np.eye(group.d)):
-            discrete = np.array([scipy.linalg.polar(h)[0] for h in discrete])
-            lie = (lie - np.swapaxes(lie, -1, -2)) / 2 if len(lie) else lie
-            if group.is_finite and group.order <= 500:
-                discrete = _finite.polish(discrete, 1e-4, 500)
-        norms = [np.linalg.norm(a, 2) for a in lie]
-        self.scales = np.array([n if n > 0 else 1.0 for n in norms])
-        self.powers = [_spread_power(h, q) for h, q in zip(discrete, group._orders)]
         d = group.d
-        self._discrete = discrete.reshape(-1, d, d)
-        self._lie = lie.reshape(-1, d, d)
-        self.images = self.normalise(Images(self._discrete, self._lie, np.zeros((0, d, d)), group.digest))
+        self.basis = self._basis()
+        self.inverse = np.linalg.inv(self.basis)
+        condition = np.linalg.cond(self.basis / group._units)
+        if condition**2 * group._written_error > 1e-2:
+            raise GroupError(
+                f"{group.name}: its generators are written with errors of about {group._written_error:.0e}, too large "
+                f"for a basis of condition {condition:.1e}, which magnifies them by its square. Write them in full "
+                "precision."
+            )
+        self._discrete = _compact.conjugate(group.discrete_generators, self.basis)
+        self._lie = _compact.conjugate(group.lie_algebra, self.basis)
+        norms = [np.linalg.norm(a, 2) for a in self._lie]
+        self.scales = np.array([n if n > 0 else 1.0 for n in norms])
+        self.powers = [_spread_power(h, q) for h, q in zip(self._discrete, group._orders)]
+        self.completely_reducible = group.is_compact or (
+            not is_ambiguous(self._unit_generators(np.eye(d))[1])
+            and closed_under_transpose(self._discrete, self.hull, self.noise)
+        )
+        if self.completely_reducible and not np.array_equal(self.basis, np.eye(d)):
+            self._polish()
+        self._normal_discrete, self._normal_lie = self._normalised(self._discrete, self._lie)
+        images = self.normalise(Images.of(self._discrete, self._lie, group.digest))
+        self.images = replace(images, probes=self.probes_of(images), permuted=_permuted(images))
+
+    def _polish(self) -> None:
+        """Remove the rounding that came with the basis."""
+        group = self.group
+        if group.is_compact:
+            self._discrete = np.array([scipy.linalg.polar(h)[0] for h in self._discrete]).reshape(self._discrete.shape)
+            self._lie = (self._lie - self._lie.transpose(0, 2, 1)) / 2
+        if group.is_finite:
+            if group.order <= 500:
+                self._discrete = _finite.polish(self._discrete, 1e-4, 500)
+        elif self.hull.is_clear(self.noise):
+            lie = self._lie / self.scales[:, None, None]
+            exact = polished_group(self._discrete, lie, self.hull.basis, group._orders, max(self.noise, 1e-9))
+            if exact is not None:
+                self._discrete, self._lie = exact[0], exact[1] * self.scales[:, None, None]
+        vars(self).pop("hull", None)
+
+    @cached_property
+    def noise(self) -> float:
+        """Relative rounding of the generators in these coordinates, generously; changes of units cost none."""
+        return min(1e3 * np.finfo(float).eps * np.linalg.cond(self.basis / self.group._units) ** 2, 1e-5)
+
+    def _basis(self) -> np.ndarray:
+        group = self.group
+        one = np.eye(group.d)
+        if group.is_compact:
+            basis = group.orthogonal_basis
+            return one if np.abs(basis - one).max() < 1e-14 else basis
+        units = group._units
+        basis = np.diag(units)
+        if any(is_ambiguous(self._unit_generators(b)[1]) for b in (one, basis)):
+            return one  # a change of basis would decide what the generators leave open
+        for better in (moderate_basis, self_adjoint_basis):
+            discrete, lie = self._unit_generators(basis)
+            step = better(discrete, lie)
+            if step is not None and np.linalg.cond(step @ basis / units) < LARGEST:
+                changed = self._unit_generators(step @ basis)
+                noise = 1e3 * np.finfo(float).eps * np.linalg.cond(step @ basis / units) ** 2
+                if better is moderate_basis or closed_under_transpose(changed[0], algebraic_hull(*changed), noise):
+                    basis = step @ basis
+        plain = self._unit_generators(one)
+        if np.linalg.cond(basis) < 4 and closed_under_transpose(plain[0], algebraic_hull(*plain)):
+            return one  # as good, and the user's own
+        return basis
+
+    def _unit_generators(self, basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        discrete = _compact.conjugate(self.group.discrete_generators, basis)
+        lie = _compact.conjugate(self.group.lie_algebra, basis)
+        norms = np.array([max(np.linalg.norm(a, 2), 1e-300) for a in lie])
+        return discrete, lie / norms[:, None, None]
 
     @cached_property
     def probe(self) -> GroupElement:
-        """The held-out elements, as words in the user's generators."""
-        return self.group.sample(self.HELD_OUT, 20_211)
+        """The held-out elements, as words in the user's generators, none of them far from orthogonal."""
+        sample = self.group.sample(self.HELD_OUT, 20_211)
+        if self.group.is_compact:
+            return sample
+        return replace(sample, coefs=np.clip(sample.coefs * self.scales, -0.7, 0.7) / self.scales)
 
     def normalise(self, images: Images) -> Images:
         """Images on the user's generators -> on the normalised ones, with the held-out elements filled in."""
-        discrete = [_power(h, p, q) for h, (p, _), q in zip(images.discrete, self.powers, self.group._orders)]
-        n = images.size
-        return Images(
-            np.array(discrete).reshape(-1, n, n),
-            images.lie / self.scales[:, None, None],
-            self.probe.evaluate(images.discrete, images.lie),
-            images.digest,
-        )
+        discrete, lie = self._normalised(images.discrete, images.lie)
+        return Images(discrete, lie, self.probe.evaluate(images.discrete, images.lie), images.digest)
+
+    def probes_of(self, images: Images) -> tuple[np.ndarray, ...]:
+        """The probes of normalised images that are orthogonal, or closed under transpose with the group."""
+        return (self._evaluate(self._words, images.discrete, images.lie),) if self.completely_reducible else ()
+
+    @cached_property
+    def _words(self) -> list[tuple[list[tuple[int, int]], np.ndarray]]:
+        """Random words, each some (generator, power) and coefficients (2, D): the first separates weights best."""
+        rng = np.random.default_rng(5)
+        many, lie = len(self._discrete), len(self._lie)
+        orders = [q if q else 1009 for q in self.group._orders]
+        words = []
+        for _ in range(self.CANDIDATES):
+            letters = [int(i) for i in rng.integers(0, max(many, 1), self.LETTERS if many > 1 else many)]
+            letters = [(i, int(rng.integers(1, max(orders[i], 2)))) for i in letters]
+            words.append((letters, rng.standard_normal((2, lie)) * 2))
+        V = self._evaluate(words, self._normal_discrete, self._normal_lie)
+        first = int(np.argmin([_coincidences(np.linalg.eigvals(u)) for u in V[: len(words)]]))
+        return [words[first], *(w for i, w in enumerate(words) if i != first)][: self.PROBES]
+
+    def _evaluate(self, words, discrete: np.ndarray, lie: np.ndarray) -> np.ndarray:
+        """Unitary matrices (P + M, n, n) in the compact dual of the group's algebraic hull, of words and generators.
+
+        h = k exp(X) gives k, A = T + S with T antisymmetric and S symmetric gives exp(t T + i s S): what they fix, the
+        group fixes (Weyl's unitary trick). Real for a compact group.
+        """
+        turns = [scipy.linalg.polar(h)[0] for h in discrete]
+        dual = (lie - lie.transpose(0, 2, 1)) / 2
+        if not self.group.is_compact:
+            dual = dual + 0.5j * (lie + lie.transpose(0, 2, 1))
+        out = []
+        for letters, coefs in words:
+            word = np.eye(discrete.shape[-1])
+            for step in range(max(len(letters), 2 if len(dual) else 1)):
+                if step < len(letters):
+                    i, power = letters[step]
+                    word = word @ np.linalg.matrix_power(turns[i], power)
+                if len(dual) and step < 2:
+                    word = word @ scipy.linalg.expm(np.tensordot(coefs[step], dual, 1))
+            out.append(scipy.linalg.polar(word)[0])
+        return np.array([*out, *turns])
+
+    def _normalised(self, discrete: np.ndarray, lie: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        powers = [_power(h, p, q) for h, (p, _), q in zip(discrete, self.powers, self.group._orders)]
+        return np.array(powers).reshape(discrete.shape), lie / self.scales[:, None, None]
 
     def restore(self, images: Images) -> tuple[np.ndarray, np.ndarray]:
         """Images on the normalised generators -> (discrete, lie) on the user's."""
@@ -76,18 +192,19 @@ class Coordinates:
     @cached_property
     def lie_closure(self) -> np.ndarray:
         """Orthonormal basis (m, d, d) of the Lie algebra that the generators generate, under brackets and h A h^-1."""
-        return _closure(
-            self._discrete, self._lie / self.scales[:, None, None] if len(self._lie) else self._lie
-        )
+        return closure(self._discrete, self._lie / self.scales[:, None, None]).basis
 
     @cached_property
-    def completely_reducible(self) -> bool:
-        """Whether every representation built from V provably splits into irreducibles, orthogonally.
+    def hull(self) -> Closure:
+        """The Lie algebra of the smallest algebraic group that contains this one."""
+        return algebraic_hull(self._discrete, self._lie / self.scales[:, None, None])
 
-        True for a compact group, and for one whose matrices are closed under transpose: there the orthogonal
-        complement of an invariant subspace is invariant.
-        """
-        return self.group.is_compact or _closed_under_transpose(self._discrete, self.lie_closure)
+
+def _permuted(images: Images) -> tuple[np.ndarray, np.ndarray] | None:
+    h = images.discrete
+    if not len(h) or len(images.lie) or not ((h == 0) | (h == 1)).all() or (h.sum(1) != 1).any():
+        return None
+    return h.argmax(1), np.eye(images.size)
 
 
 def _spread_power(h: np.ndarray, order: int | None) -> tuple[int, int]:
@@ -111,44 +228,7 @@ def _power(h: np.ndarray, p: int, order: int | None) -> np.ndarray:
     return ((U * np.exp(2j * np.pi * (turns * p % order) / order)) @ U.conj().T).real
 
 
-def _closure(discrete: np.ndarray, lie: np.ndarray) -> np.ndarray:
-    d = lie.shape[-1]
-    basis = np.zeros((0, d * d))
-
-    def add(items, basis):
-        fresh = []
-        for m in items:
-            v = m.reshape(-1)
-            size = np.linalg.norm(v)
-            for _ in range(2):
-                v = v - basis.T @ (basis @ v)
-            if np.linalg.norm(v) > 1e-7 * max(size, 1e-3):
-                basis = np.concatenate([basis, v[None] / np.linalg.norm(v)])
-                fresh.append(basis[-1].reshape(d, d))
-        return fresh, basis
-
-    fresh, basis = add([a for a in lie if np.any(a)], basis)
-    while fresh:
-        items = [np.linalg.solve(h.T, (h @ a).T).T for a in fresh for h in discrete]
-        items += [a @ b - b @ a for a in fresh for b in basis.reshape(-1, d, d)]
-        fresh, basis = add(items, basis)
-    return basis.reshape(-1, d, d)
-
-
-def _closed_under_transpose(discrete: np.ndarray, algebra: np.ndarray) -> bool:
-    flat = algebra.reshape(len(algebra), algebra.shape[1] ** 2)
-
-    def inside(m):
-        v = m.reshape(-1)
-        return np.linalg.norm(v - flat.T @ (flat @ v)) <= 1e-8 * max(1.0, np.linalg.norm(v))
-
-    if not all(inside(a.T) for a in algebra):
-        return False
-    for h in discrete:
-        square = h.T @ h
-        if np.abs(square - np.eye(len(h))).max() < 1e-10 or np.abs(h - h.T).max() < 1e-10:
-            continue
-        # h = k exp(X/2): with X = log(h^T h) in the algebra, k is an orthogonal element and h^T = exp(X/2) k^-1
-        if not inside(scipy.linalg.logm(square).real):
-            return False
-    return True
+def _coincidences(w: np.ndarray) -> int:
+    """How many products of two eigenvalues agree: the number of weights zero in V ⊗ V ⊗ V* ⊗ V*."""
+    pairs = np.outer(w, w).reshape(-1)
+    return int((np.abs(pairs[:, None] - pairs) < 1e-6).sum()) if len(w) <= 40 else -len(np.unique(np.round(w, 6)))

@@ -7,7 +7,7 @@ import numpy as np
 from ..errors import RepError
 from ..rep import Rep
 from .irreps import Irrep, IrrepTable, irrep_table
-from .nullspace import intertwiners
+from .nullspace import coupling_maps
 
 __all__ = ["couplings", "equivariant_basis"]
 
@@ -20,8 +20,28 @@ def couplings(table: IrrepTable, a: Irrep, b: Irrep, c: Irrep) -> np.ndarray:
     if a.is_trivial or b.is_trivial:
         maps = table.maps(b if a.is_trivial else a, c)
         return maps.reshape(len(maps), c.size, a.size, b.size)
-    basis = intertwiners(a.normal.tensor(b.normal), c.normal) * np.sqrt(c.size)
-    return basis.reshape(len(basis), c.size, a.size, b.size)
+    key = (a.index, b.index, c.index)
+    if key not in table.couplings:
+        table.couplings[key] = _solved(table, a, b, c) * np.sqrt(c.size)
+    return table.couplings[key]
+
+
+def _solved(table: IrrepTable, a: Irrep, b: Irrep, c: Irrep) -> np.ndarray:
+    """Orthonormal (r, d_c, d_a, d_b): one solution serves both orders of a and b, and all orders of the three factors
+    where invariant forms B make each its own dual: B_c C is then an invariant function of three vectors."""
+    if not all(r.form is not None and r.type == "real" for r in (a, b, c)):
+        if a.index <= b.index:
+            return coupling_maps(a.normal, b.normal, c.normal)
+        return coupling_maps(b.normal, a.normal, c.normal).swapaxes(2, 3)
+    order = sorted((0, 1, 2), key=lambda i: (c, a, b)[i].index)
+    first, second, third = ((c, a, b)[i] for i in order)
+    if first.is_trivial:
+        maps = table.maps(second, third)[:, :, None] / np.sqrt(third.size)
+    else:
+        maps = coupling_maps(first.normal, second.normal, third.normal)
+    functions = np.moveaxis(np.tensordot(third.form, maps, (1, 1)), 0, 3)  # (r, first, second, third)
+    functions = functions.transpose(0, *(1 + order.index(i) for i in range(3)))  # (r, c, a, b)
+    return np.tensordot(c.form, functions, (1, 1)).swapaxes(0, 1)
 
 
 def equivariant_basis(rep_in: Rep, rep_out: Rep) -> np.ndarray:

@@ -11,19 +11,23 @@ between pieces is then solved for instead of read off, slower and still right.
 
 from __future__ import annotations
 
+import hashlib
 import string
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
+import scipy.linalg
 
-from ..errors import RepError, SolverError
+from .. import _compact
+from ..errors import GroupError, RepError, SolverError
 from ..images import Images
 from ..matrix_group import MatrixGroup
-from ..rep import DualRep, GivenRep, ProductRep, Rep, ScalarRep, SumRep, VectorRep
+from ..rep import DualRep, GivenRep, ProductRep, Rep, ScalarRep, SubRep, SumRep, VectorRep
 from .coordinates import Coordinates
-from .nullspace import canonical, intertwiners, one_thread
-from .splitting import division_basis, irreducible_subspaces, row_space, symmetric_form, traces
+from .nullspace import intertwiners, one_thread
+from .reductive import adjoint_basis
+from .splitting import division_basis, irreducible_subspaces, symmetric_form, traces
 
 __all__ = ["Decomposition", "Irrep", "IrrepTable", "irrep_table", "irreps"]
 
@@ -92,18 +96,21 @@ class IrrepTable:
         self._levels: dict[tuple[int, int], tuple[int, ...]] = {}
         self._pairs: dict[tuple[int, int], tuple[tuple[int, np.ndarray], ...]] = {}
         self._decompositions: dict[Rep, Decomposition] = {}
+        self.couplings: dict[tuple[int, int, int], np.ndarray] = {}
         V = self.coordinates.images
         one = [
             np.full((len(m), 1, 1), value)
             for m, value in ((V.discrete, 1.0), (V.lie, 0.0), (V.held_out, 1.0))
         ]
-        self._add(Images(*one, "trivial" + V.digest), degree=0)
+        probes = (np.ones((len(V.probes[0]), 1, 1)),) if V.probes else ()
+        point = (np.zeros((len(V.discrete), 1), int), np.ones((1, 1))) if V.permuted else None
+        self._add(Images(*one, "trivial" + V.digest, probes, point), degree=0)
 
     # ---- growing --------------------------------------------------------------------------------------------
 
-    def _add(self, images: Images, degree: int) -> int:
-        d = images.size
-        E = intertwiners(images, images)
+    def _add(self, images: Images, degree: int, real: bool = False) -> int:
+        d, images = images.size, images.with_unitary_probes()
+        E = np.eye(d)[None] / np.sqrt(d) if real else intertwiners(images, images)
         if self.coordinates.completely_reducible:
             symmetric = np.linalg.matrix_rank((E + E.transpose(0, 2, 1)).reshape(len(E), -1), tol=1e-7)
             if len(E) not in TYPES or symmetric != 1:
@@ -134,7 +141,8 @@ class IrrepTable:
         self.irreps.append(irrep)
         return irrep.index
 
-    def _match(self, images: Images) -> int | None:
+    def _match(self, images: Images) -> tuple[int, np.ndarray] | None:
+        """(index, W (n, d) with images W = W ρ_index) of the irreducible that these images are, if it was met."""
         mine = traces(images)
         for r in self.irreps:
             if r.size != images.size or np.abs(traces(r.normal) - mine).max(initial=0) > 1e-6 * max(
@@ -142,13 +150,14 @@ class IrrepTable:
             ):
                 continue
             if self.coordinates.completely_reducible:
-                if len(intertwiners(images, r.normal)):
-                    return r.index
+                maps = intertwiners(r.normal, images)
+                if len(maps):
+                    return r.index, maps[0] * np.sqrt(r.size)
             elif all(
                 np.allclose(x, y, rtol=0, atol=1e-12)
                 for x, y in ((images.discrete, r.normal.discrete), (images.lie, r.normal.lie))
             ):
-                return r.index
+                return r.index, np.eye(r.size)
         return None
 
     @one_thread
@@ -159,48 +168,22 @@ class IrrepTable:
         """
         n = images.size
         if not self.coordinates.completely_reducible:
-            index = self._match(images)
-            return [(self._add(images, degree) if index is None else index, np.eye(n)[None])]
-        classes: dict[int, int] = {}
-        for i, Q in enumerate(irreducible_subspaces(images)):
+            match = self._match(images)
+            return [(match[0] if match else self._add(images, degree), np.eye(n)[None])]
+        frames: dict[int, list[np.ndarray]] = {}
+        for i, (Q, real) in enumerate(irreducible_subspaces(images)):
             piece = images.conjugate(Q.T, Q, f"piece {i}")
-            index = self._match(piece)
-            if index is None and self._grow(degree):
-                index = self._match(piece)
-            if index is None:
-                index = self._add(piece, degree)
-            classes[index] = classes.get(index, 0) + 1
-        out = []
-        for index in sorted(classes):
-            frames = self._frames(self.irreps[index], images)
-            if len(frames) != classes[index]:
-                raise SolverError(
-                    f"{self.group.name}: {classes[index]} copies of {self.irreps[index].label} were split off "
-                    f"but Hom has room for {len(frames)}"
-                )
-            out.append((index, frames))
-        F = np.concatenate([f.transpose(0, 2, 1).reshape(-1, n) for _, f in out])
-        if F.shape != (n, n) or np.abs(F @ F.T - np.eye(n)).max() > 1e-9:
+            match = self._match(piece)
+            if match is None and self._grow(degree):
+                match = self._match(piece)
+            index, W = match or (self._add(piece, degree, real), np.eye(Q.shape[1]))
+            frames.setdefault(index, []).append(Q @ W)
+        F = np.concatenate([f for same in frames.values() for f in same], 1)
+        if F.shape != (n, n) or np.abs(F.T @ F - np.eye(n)).max() > 1e-9:
             raise SolverError(
                 f"{self.group.name}: the irreducible pieces of a representation of dimension {n} do not fill it"
             )
-        return out
-
-    def _frames(self, irrep: Irrep, images: Images) -> np.ndarray:
-        """(m, n, d): orthonormal copies of the irreducible in the representation, over its endomorphisms."""
-        space = intertwiners(irrep.normal, images) * np.sqrt(irrep.size)
-        if len(irrep.endomorphisms) == 1:
-            return space
-        frames = []
-        while len(space):
-            frames.append(space[0] * np.sqrt(irrep.size) / np.linalg.norm(space[0]))
-            used = (frames[-1] @ irrep.endomorphisms).reshape(len(irrep.endomorphisms), -1)
-            used /= np.linalg.norm(used, axis=1, keepdims=True)
-            flat = space.reshape(len(space), -1)
-            flat = flat - (flat @ used.T) @ used
-            flat = canonical(row_space(flat)).T
-            space = flat.reshape(-1, images.size, irrep.size)
-        return np.stack(frames)
+        return [(index, np.stack(frames[index])) for index in sorted(frames)]
 
     def pair(self, a: int, b: int) -> tuple[tuple[int, np.ndarray], ...]:
         """a ⊗ b in full: (index c, C (m, d_c, d_a, d_b)) with c(g) C = C (a(g) ⊗ b(g))."""
@@ -257,6 +240,10 @@ class IrrepTable:
             return self._decompose_sum(rep)
         if isinstance(rep, ProductRep) and self.coordinates.completely_reducible:
             return self._decompose_product(rep)
+        if isinstance(rep, SubRep) and self.coordinates.completely_reducible:
+            return self._decompose_sub(rep)
+        if isinstance(rep, DualRep) and self.coordinates.completely_reducible and not isinstance(rep.base, VectorRep):
+            return self._decompose_dual(rep)
         images, basis, inverse = self._in_good_coordinates(rep)
         parts = []
         for index, frames in self.split(images, _degree(rep)):
@@ -264,13 +251,35 @@ class IrrepTable:
         return self._assemble(parts)
 
     def _in_good_coordinates(self, rep: Rep) -> tuple[Images, np.ndarray, np.ndarray]:
+        """(images, L, L^-1): the representation in coordinates x' = L x that follow from those of V, or are as good."""
         co = self.coordinates
         if isinstance(rep, VectorRep):
             return co.images, co.basis, co.inverse
-        if isinstance(rep, DualRep) and isinstance(rep.base, VectorRep):
-            return co.images.dual(), co.inverse.T, co.basis.T
-        images = co.normalise(rep.images)
-        basis = np.eye(rep.size)
+        if isinstance(rep, DualRep):
+            images, basis, inverse = self._in_good_coordinates(rep.base)
+            return images.dual(), inverse.T, basis.T
+        if isinstance(rep, ProductRep):
+            images, basis, inverse = self._in_good_coordinates(rep.factors[0])
+            for factor in rep.factors[1:]:
+                other = self._in_good_coordinates(factor)
+                images, basis = images.tensor(other[0]), np.kron(basis, other[1])
+                inverse = np.kron(inverse, other[2])
+            return images, basis, inverse
+        if isinstance(rep, SumRep):
+            parts = [self._in_good_coordinates(t) for n, t in rep.terms for _ in range(n)]
+            images = Images.direct_sum([p[0] for p in parts])
+            return images, *(scipy.linalg.block_diag(*(p[k] for p in parts)) for k in (1, 2))
+        if isinstance(rep, SubRep):
+            images, basis, _ = self._in_good_coordinates(rep.base)
+            Q, R = np.linalg.qr(basis @ rep.back)
+            return images.conjugate(Q.T, Q, _name_of_subspace(rep)), R, np.linalg.inv(R)
+        if isinstance(rep, ScalarRep) or (isinstance(rep, Irrep) and rep in self.irreps):
+            return self.irreps[getattr(rep, "index", 0)].normal, np.eye(rep.size), np.eye(rep.size)
+        return self._of_its_own(rep)
+
+    def _of_its_own(self, rep: Rep) -> tuple[Images, np.ndarray, np.ndarray]:
+        """A representation that is known by its images alone."""
+        co, images = self.coordinates, self.coordinates.normalise(rep.images)
         if self.group.is_compact:
             basis = MatrixGroup(
                 str(rep), images.discrete, images.lie, d=rep.size, trust_digits=True
@@ -280,8 +289,41 @@ class IrrepTable:
                     f"{rep} preserves no positive form although {self.group.name} is compact: its images on "
                     "the generators are not a representation"
                 )
+        elif co.completely_reducible:
+            basis = adjoint_basis(co.images, images)
+            if basis is None:
+                raise SolverError(
+                    f"{rep}: no coordinates are found in which this representation of {self.group.name} is closed "
+                    "under transpose with the group, so that it need not split into irreducibles. Likely causes: "
+                    "images that are not rational in the matrix entries, as exp(tA) -> t, or a basis of large "
+                    "condition."
+                )
+        else:
+            basis = np.diag(_compact.units(images.discrete, images.lie))
         inverse = np.linalg.inv(basis)
-        return images.conjugate(basis, inverse, "orthogonal"), basis, inverse
+        changed = images.conjugate(basis, inverse, "orthogonal")
+        return replace(changed, probes=co.probes_of(changed)), basis, inverse
+
+    def _decompose_sub(self, rep: SubRep) -> Decomposition:
+        """The base in its irreducibles, the subspace in an orthonormal basis of those coordinates."""
+        copies = [(irrep, m) for irrep, to, _ in self.decompose(rep.base).parts for m in to]
+        to = np.concatenate([m for _, m in copies])
+        Q, R = np.linalg.qr(to @ rep.back)
+        images = Images.direct_sum([irrep.normal for irrep, _ in copies]).conjugate(Q.T, Q, _name_of_subspace(rep))
+        back = np.linalg.inv(R)
+        parts = []
+        for index, frames in self.split(images, _degree(rep)):
+            parts.append((index, frames.transpose(0, 2, 1) @ R, back @ frames))
+        return self._assemble(parts)
+
+    def _decompose_dual(self, rep: DualRep) -> Decomposition:
+        """Where to: ρ -> c, transposed back: ρ* -> c*."""
+        parts = []
+        for irrep, to, back in self.decompose(rep.base).parts:
+            for index, frames in self.split(irrep.normal.dual(), irrep.degree):
+                (frame,) = frames
+                parts.append((index, frame.T @ back.transpose(0, 2, 1), to.transpose(0, 2, 1) @ frame))
+        return self._assemble(parts)
 
     def _decompose_sum(self, rep: SumRep) -> Decomposition:
         parts = []
@@ -349,33 +391,61 @@ def irrep_table(group: MatrixGroup) -> IrrepTable:
     return _tables[group.digest]
 
 
-def irreps(group: MatrixGroup, degree: int = 2) -> list[Irrep]:
-    """The irreducible representations in V^⊗k for k <= degree, the trivial one first.
+def irreps(group: MatrixGroup, degree: int | None = 2) -> list[Irrep]:
+    """The irreducible representations in V^⊗k for k <= degree, the trivial one first; or all of a finite group.
+
+    Every irreducible of a finite group is in some power of V, which is faithful (Burnside): products with V are
+    split until the regular representation is full, Σ d²/e = |G| with e = dim End = 1, 2, 4 by type.
 
     Args:
-        group: any matrix group that is compact or closed under transpose.
-        degree: highest tensor power of V that is split.
+        group: any group that is compact or, in some basis, closed under transpose.
+        degree: highest tensor power of V that is split; None for all irreducibles of a finite group.
 
     Returns:
         Bound irreducible representations with ``.type`` ("real", "complex", "quaternionic") and ``.label``.
 
     Raises:
         SolverError: the group is not certified completely reducible, so pieces need not be irreducible.
+        GroupError: all irreducibles are asked for, of an infinite group.
 
     Example:
         >>> [r.label for r in irreps(groups.O(3), degree=2)]
         ['1a', '3a', '3b', '5a']
+        >>> [r.label for r in irreps(groups.Octa(), degree=None)]
+        ['1a', '3a', '3b', '2a', '1b']
     """
-    if degree < 0:
+    if degree is not None and degree < 0:
         raise ValueError(f"degree must be >= 0, got {degree}")
     table = irrep_table(group)
     if not table.coordinates.completely_reducible:
         raise SolverError(
-            f"{group.name} is neither compact nor closed under transpose: its representations need not split into "
+            f"{group.name} is not known to be compact or reductive: its representations need not split into "
             "irreducibles. Layers for it work all the same, on unsplit representations."
         )
+    if degree is None:
+        return _all_irreps(table)
     found = sorted({i for k in range(degree + 1) for i in table.level(k)})
     return [table.irreps[i] for i in found]
+
+
+def _all_irreps(table: IrrepTable) -> list[Irrep]:
+    group = table.group
+    if group.order is None:
+        raise GroupError(f"{group.name} is infinite and has infinitely many irreducibles; ask for those up to a degree")
+    found: dict[int, Irrep] = {}
+    degree, filled = 0, 0
+    while True:
+        fresh = [table.irreps[i] for i in table.level(degree) if i not in found]
+        found.update((r.index, r) for r in fresh)
+        filled += sum(r.size**2 // len(r.endomorphisms) for r in fresh)
+        if filled == group.order:
+            return [found[i] for i in sorted(found)]
+        degree += 1
+        if filled > group.order or degree > group.order:
+            raise SolverError(
+                f"{group.name}: irreducibles up to degree {degree - 1} fill {filled} dimensions of the regular "
+                f"representation, which has {group.order}. Likely cause: generators with few digits."
+            )
 
 
 def _degree(rep: Rep) -> int:
@@ -383,9 +453,13 @@ def _degree(rep: Rep) -> int:
         return sum(_degree(f) for f in rep.factors)
     if isinstance(rep, SumRep):
         return max((_degree(t) for _, t in rep.parts), default=0)
-    if isinstance(rep, DualRep):
+    if isinstance(rep, (DualRep, SubRep)):
         return _degree(rep.base)
     return rep.degree if isinstance(rep, Irrep) else int(not isinstance(rep, ScalarRep))
+
+
+def _name_of_subspace(rep: SubRep) -> str:
+    return f"subspace {hashlib.sha256(rep.back.tobytes()).hexdigest()}"
 
 
 def _letters(i: int) -> str:

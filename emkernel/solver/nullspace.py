@@ -4,8 +4,9 @@ Two engines with one interface: ``emlp`` hands the constraint to EMLP's dense nu
 Wilson, 2021, section 5), ``numpy`` is the independent oracle, and what runs where emlp is not installed. EMLP is
 given only what it answers exactly: float64, normalised generators, the constraint reduced to a square triangle and
 padded to few sizes so that jax compiles few programs. The rank is decided here, with a clear gap or not at all, and
-every answer is verified on group elements that were not in the constraint. Problems beyond ``DENSE`` unknowns
-are solved by projecting random matrices on the nullspace with conjugate gradients, which never forms the constraint.
+every answer is verified on group elements that were not in the constraint. Beyond ``SMALL`` unknowns a reductive group
+averages (:mod:`emkernel.solver.averaging`); for any other, beyond ``DENSE`` unknowns, random matrices are projected
+on the nullspace with conjugate gradients, which never forms the constraint.
 
 This is the only module that imports emlp or jax.
 """
@@ -16,6 +17,7 @@ import logging
 import os
 import random
 import sys
+from collections.abc import Callable
 from functools import cache, wraps
 
 import numpy as np
@@ -24,13 +26,15 @@ from threadpoolctl import ThreadpoolController
 
 from ..errors import SolverError
 from ..images import Images
+from .averaging import fixed_tensors, projected
 from .store import default_store, problem_key
 
-__all__ = ["canonical", "intertwiners", "one_thread", "project", "residual"]
+__all__ = ["canonical", "coupling_maps", "intertwiners", "one_thread", "project", "residual"]
 
 log = logging.getLogger("emkernel")
-DENSE = 1024
+SMALL, DENSE = 256, 1024
 ZERO, NONZERO = 1e-9, 1e-4
+LARGE = 1e5  # norm of images beyond which a dense constraint is not trusted
 _forked: list[bool] = []  # filled in a child process that inherited a running jax
 
 
@@ -53,8 +57,14 @@ def one_thread(function):
 
     @wraps(function)
     def limited(*args, **kwargs):
-        with _controller().limit(limits=1, user_api="blas"):
-            return function(*args, **kwargs)
+        try:
+            with _controller().limit(limits=1, user_api="blas"):
+                return function(*args, **kwargs)
+        except np.linalg.LinAlgError as e:
+            raise SolverError(
+                f"numerical failure ({e}). Likely cause: generators of very different size, or in a badly conditioned "
+                "basis; write the group in coordinates where its generators are of order 1."
+            ) from e
 
     return limited
 
@@ -69,7 +79,6 @@ def residual(a: Images, b: Images, X: np.ndarray) -> float:
     return worst
 
 
-@one_thread
 def intertwiners(a: Images, b: Images, engine: str = "auto") -> np.ndarray:
     """Canonical orthonormal basis (r, n_b, n_a) of Hom(a, b).
 
@@ -82,54 +91,136 @@ def intertwiners(a: Images, b: Images, engine: str = "auto") -> np.ndarray:
     """
     if engine not in ("auto", "emlp", "numpy"):
         raise ValueError(f"engine must be 'auto', 'emlp' or 'numpy', got {engine!r}")
-    key = problem_key("intertwiners", a.digest, b.digest)
-    store = default_store()
-    if engine == "auto":
-        kept = store.get(key)
-        if kept is not None and _verified(a, b, kept["basis"]):
+    if engine != "auto":
+        return _intertwiners(a, b, engine)
+    return _kept("intertwiners", (a, b), lambda x: _verified(a, b, x), lambda: _intertwiners(a, b, engine))
+
+
+def coupling_maps(a: Images, b: Images, c: Images) -> np.ndarray:
+    """Canonical orthonormal basis (r, n_c, n_a, n_b) of Hom(a ⊗ b, c), without forming a ⊗ b where it is large.
+
+    Raises:
+        SolverError: as of :func:`intertwiners`.
+    """
+    return _kept("couplings", (a, b, c), lambda x: _verified_coupling(a, b, c, x), lambda: _couplings(a, b, c))
+
+
+def _kept(kind: str, images: tuple[Images, ...], verified: Callable, solve: Callable) -> np.ndarray:
+    """The basis under this problem in the store if it can be verified, else solved and stored."""
+    key, store = problem_key(kind, *(i.digest for i in images)), default_store()
+    kept = store.get(key)
+    if kept is not None:
+        if "basis" in kept and verified(kept["basis"]):
             return kept["basis"]
         store.discard(key)
+    # what is read later is what is used now, to the last bit
+    return store.put(key, {"basis": solve()})["basis"]
+
+
+@one_thread
+def _intertwiners(a: Images, b: Images, engine: str) -> np.ndarray:
     unknowns = a.size * b.size
     if not len(a.discrete) and not len(a.lie):
         basis = np.eye(unknowns).reshape(unknowns, b.size, a.size)
+    elif engine == "auto" and unknowns > SMALL and a.probes and b.probes:
+        basis = _canonical_rows(fixed_tensors([*b.probes, *(p.conj() for p in a.probes)]))
+        basis = basis.reshape(-1, b.size, a.size)
     elif unknowns > DENSE:
         basis = _by_projection(a, b)
     else:
         basis = _dense(a, b, engine)
     if not _verified(a, b, basis):
         raise SolverError(
-            f"the solution of Hom({a.size}, {b.size}) is violated by "
-            f"{residual(a, b, basis):.1e} on group elements that "
-            f"were not in the constraint. Likely cause: the images are not a representation of the group."
+            f"the solution of Hom({a.size}, {b.size}) is violated by {residual(a, b, basis):.1e} on group "
+            "elements that were not in the constraint. Likely causes: images that are not a representation of the "
+            "group, or rounding of a badly conditioned basis (choose other coordinates)."
         )
-    if engine == "auto":
-        store.put(key, {"basis": basis})
     return basis
+
+
+@one_thread
+def _couplings(a: Images, b: Images, c: Images) -> np.ndarray:
+    shape = (c.size, a.size, b.size)
+    if np.prod(shape) <= SMALL or not (a.probes and b.probes and c.probes):
+        return _intertwiners(a.tensor(b), c, "auto").reshape(-1, *shape)
+    basis = _canonical_rows(fixed_tensors([*c.probes, *(p.conj() for p in a.probes + b.probes)]))
+    basis = basis.reshape(-1, *shape)
+    if not _verified_coupling(a, b, c, basis):
+        raise SolverError(
+            f"the couplings {a.size} ⊗ {b.size} -> {c.size} are violated by {_coupling_residual(a, b, c, basis):.1e}. "
+            "Likely causes: images that are not a representation of the group, or rounding of a badly conditioned "
+            "basis (choose other coordinates)."
+        )
+    return basis
+
+
+def _canonical_rows(basis: np.ndarray) -> np.ndarray:
+    return canonical(basis.reshape(len(basis), int(np.prod(basis.shape[1:]))).T).T.reshape(basis.shape)
+
+
+def _verified_coupling(a: Images, b: Images, c: Images, basis: np.ndarray) -> bool:
+    if basis.shape[1:] != (c.size, a.size, b.size) or not np.isfinite(basis).all():
+        return False
+    if not len(basis):
+        return True
+    flat = basis.reshape(len(basis), int(np.prod(basis.shape[1:])))
+    orthonormal = np.abs(flat @ flat.T - np.eye(len(flat))).max(initial=0) < 1e-9
+    return orthonormal and _coupling_residual(a, b, c, basis) < 1e-8
+
+
+def _coupling_residual(a: Images, b: Images, c: Images, C: np.ndarray) -> float:
+    """Largest violation of c(g) C = C (a(g) ⊗ b(g)), on generators and held-out elements."""
+    worst = 0.0
+    for p, q, r in (*zip(a.discrete, b.discrete, c.discrete), *zip(a.held_out, b.held_out, c.held_out)):
+        scale = max(1.0, np.abs(r).max(), np.abs(p).max() * np.abs(q).max())
+        after = np.tensordot(r, C, (1, 1)).swapaxes(0, 1)
+        worst = max(worst, np.abs(after - (p.T @ C @ q)).max(initial=0) / scale)
+    for p, q, r in zip(a.lie, b.lie, c.lie):
+        after = np.tensordot(r, C, (1, 1)).swapaxes(0, 1)
+        worst = max(worst, np.abs(after - p.T @ C - C @ q).max(initial=0))
+    return worst
 
 
 def _verified(a: Images, b: Images, basis: np.ndarray) -> bool:
     if basis.ndim != 3 or basis.shape[1:] != (b.size, a.size) or not np.isfinite(basis).all():
         return False
+    if not len(basis):
+        return True
     flat = basis.reshape(len(basis), a.size * b.size)
     return np.abs(flat @ flat.T - np.eye(len(flat))).max(initial=0) < 1e-9 and residual(a, b, basis) < 1e-8
+
+
+def _generator(images: Images, i: int) -> str:
+    many = len(images.discrete)
+    return f"discrete_generators[{i}]" if i < many else f"lie_algebra[{i - many}]"
 
 
 def _dense(a: Images, b: Images, engine: str) -> np.ndarray:
     n = a.size * b.size
     blocks = []
-    for p, q in [*zip(a.discrete, b.discrete), *zip(a.lie, b.lie)]:
+    for i, (p, q) in enumerate([*zip(a.discrete, b.discrete), *zip(a.lie, b.lie)]):
         block = np.kron(q, np.eye(a.size)) - np.kron(np.eye(b.size), p.T)
-        blocks.append(block / max(1.0, np.linalg.norm(p, 2), np.linalg.norm(q, 2)))
+        size = max(1.0, np.linalg.norm(p, 2), np.linalg.norm(q, 2))
+        if size > LARGE:
+            raise SolverError(
+                f"the image of {_generator(a, i)} has norm {size:.1e}, beside which 1 is not told from rounding; at "
+                f"most {LARGE:.0e} is solved for. Write the group in coordinates where its generators are smaller."
+            )
+        blocks.append(block / size)
     triangle = np.zeros((n, n))
     for block in blocks:
         triangle = np.linalg.qr(np.concatenate([triangle, block]), mode="r")
     s = np.linalg.svd(triangle, compute_uv=False)
     rank = int((s > NONZERO).sum())
     if rank < n and s[rank] > ZERO:
+        doubtful = np.linalg.svd(triangle)[2][rank]
+        worst = int(np.argmax([np.linalg.norm(block @ doubtful) for block in blocks]))
         raise SolverError(
-            f"no clear gap in the singular values of Hom({a.size}, {b.size}): {s[rank - 1] if rank else np.inf:.1e} is "
-            f"followed by {s[rank]:.1e}, where zeros should be below {ZERO:.0e}. Likely cause: generators with few "
-            "digits, nearly the identity, or in a badly conditioned basis."
+            f"no clear gap in the singular values of Hom({a.size}, {b.size}): "
+            + (f"{s[rank - 1]:.1e} is followed by {s[rank]:.1e}" if rank else f"the largest is {s[0]:.1e}")
+            + f", where zeros should be below {ZERO:.0e}, others above {NONZERO:.0e}. A map is equivariant but for "
+            f"{_generator(a, worst)}. Likely cause: generators with few digits (MatrixGroup.polished finds the finite "
+            "group near them), nearly the identity, or in a badly conditioned basis (choose other coordinates)."
         )
     use_emlp = engine == "emlp" or (engine == "auto" and _emlp_available())
     space = _emlp_nullspace(triangle) if use_emlp else None
@@ -164,11 +255,13 @@ def canonical(Q: np.ndarray, tol: float = 1e-5) -> np.ndarray:
 
 @one_thread
 def project(a: Images, b: Images, X: np.ndarray) -> np.ndarray:
-    """Orthogonal projection of X (n_b, n_a) on Hom(a, b), by conjugate gradients on C^T C.
+    """Orthogonal projection of X (n_b, n_a) on Hom(a, b), by conjugate gradients.
 
     Raises:
         SolverError: the iteration does not reach a zero residual.
     """
+    if a.probes and b.probes:
+        return projected(a.probes, b.probes, X)
     pairs = [
         (p, q, max(1.0, np.linalg.norm(p, 2), np.linalg.norm(q, 2)) ** -2)
         for p, q in [*zip(a.discrete, b.discrete), *zip(a.lie, b.lie)]

@@ -3,48 +3,78 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from ..errors import SolverError
 from ..images import Images
-from .nullspace import canonical, intertwiners, project, residual
+from .nullspace import SMALL, canonical, intertwiners, project, residual
 from .store import default_store, problem_key
 
 __all__ = ["division_basis", "irreducible_subspaces", "row_space", "symmetric_form", "traces"]
 
 
-def irreducible_subspaces(images: Images) -> list[np.ndarray]:
-    """Orthonormal bases (n, d) of the eigenspaces of a random symmetric element of the commutant."""
+def irreducible_subspaces(images: Images) -> list[tuple[np.ndarray, bool]]:
+    """The eigenspaces of a random symmetric element of the commutant.
+
+    Returns:
+        (Q (n, d), real) for each: an orthonormal basis, and whether its endomorphisms are multiples of 1 alone, as the
+        same element without symmetry shows.
+    """
     n = images.size
     key = problem_key("pieces", images.digest)
-    kept = default_store().get(key)
+    store = default_store()
+    kept = store.get(key)
     if kept is not None:
-        pieces = np.split(
-            kept.get("bases", np.zeros((0, 0))), np.cumsum(kept.get("sizes", []))[:-1].astype(int), axis=1
-        )
+        pieces = _pieces(kept)
         if _are_invariant(images, pieces):
-            return [canonical(p) for p in pieces]
-    X = np.random.default_rng(n).standard_normal((n, n))
-    if n * n <= 1024:
-        basis = intertwiners(images, images).reshape(-1, n * n)
-        X = (basis.T @ (basis @ X.reshape(-1))).reshape(n, n)
-    else:
-        X = project(images, images, X)
+            return pieces
+        store.discard(key)
+    X = _random_endomorphism(images)
     if residual(images, images, X.T) > 1e-7 * np.abs(X).max(initial=1.0):
         raise SolverError(
             "the commutant is not closed under transpose: the representation does not split orthogonally"
         )
     w, U = np.linalg.eigh((X + X.T) / 2)
     cuts = [0, *(np.flatnonzero(np.diff(w) > 1e-6 / np.sqrt(n)) + 1), n]
-    pieces = [canonical(U[:, i:j]) for i, j in zip(cuts, cuts[1:])]
-    default_store().put(key, {"bases": np.concatenate(pieces, 1), "sizes": np.diff(cuts)})
-    return pieces
+    bases = [canonical(U[:, i:j]) for i, j in zip(cuts, cuts[1:])]
+    real = [np.abs(Q.T @ (X - X.T) @ Q).max() < 1e-6 / np.sqrt(n) for Q in bases]
+    solved = {"bases": np.concatenate(bases, 1), "sizes": np.diff(cuts), "real": np.array(real)}
+    return _pieces(store.put(key, solved))
 
 
-def _are_invariant(images: Images, pieces: list[np.ndarray]) -> bool:
-    Q = np.concatenate(pieces, 1)
+def _pieces(kept: dict[str, np.ndarray]) -> list[tuple[np.ndarray, bool]]:
+    parts = np.split(kept["bases"], np.cumsum(kept["sizes"])[:-1].astype(int), axis=1)
+    return [(np.ascontiguousarray(Q), bool(real)) for Q, real in zip(parts, kept["real"])]
+
+
+def _random_endomorphism(images: Images) -> np.ndarray:
+    n = images.size
+    X = np.random.default_rng(n).standard_normal((n, n))
+    if images.permuted is not None and n * n > SMALL:
+        return _of_orbits(*images.permuted)
+    if n * n > SMALL:
+        return project(images, images, X)
+    basis = intertwiners(images, images).reshape(-1, n * n)
+    return (basis.T @ (basis @ X.reshape(-1))).reshape(n, n)
+
+
+def _of_orbits(points: np.ndarray, frame: np.ndarray) -> np.ndarray:
+    """A random combination of the orbital matrices, 1 on one orbit of pairs of points, on the subspace of the frame."""
+    N = points.shape[1]
+    pairs = points[:, :, None] * N + points[:, None, :]
+    start = np.tile(np.arange(N * N), len(points))
+    graph = coo_array((np.ones(len(start), np.int8), (start, pairs.reshape(-1))), shape=(N * N,) * 2)
+    count, orbit = connected_components(graph, directed=False)
+    X = np.random.default_rng(N).standard_normal(count)[orbit].reshape(N, N)
+    return frame.T @ X @ frame
+
+
+def _are_invariant(images: Images, pieces: list[tuple[np.ndarray, bool]]) -> bool:
+    Q = np.concatenate([p for p, _ in pieces], 1)
     if Q.shape != (images.size,) * 2 or np.abs(Q.T @ Q - np.eye(images.size)).max() > 1e-9:
         return False
-    return all(residual(images.conjugate(p.T, p, ""), images, p) < 1e-8 for p in pieces)
+    return all(residual(images.conjugate(p.T, p, ""), images, p) < 1e-8 for p, _ in pieces)
 
 
 def division_basis(E: np.ndarray) -> np.ndarray:

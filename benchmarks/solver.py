@@ -1,0 +1,93 @@
+"""Splitting high tensor powers and solving couplings, cold, from the store, and by emlp alone.
+
+For each group: V^⊗k is split into irreducibles and an equivariant linear layer V^⊗k -> V^⊗k built; then all couplings
+a ⊗ b -> c of the first ten irreducibles met are solved. Cold is an empty store, warm the same again from the disk,
+each in a fresh process; the import of emlp, which only a cold process needs, is counted and shown apart. The reference
+is emlp's own basis of the same equivariant maps V^⊗k -> V^⊗k, in a process that is stopped after --limit seconds.
+
+    python benchmarks/solver.py [--limit 120] [O3 Octa Lorentz S20]
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+
+CASES = {
+    "O3": ("O(3)", 6, "O(3)"),
+    "Octa": ("Octa", 6, "Cube()"),
+    "Lorentz": ("Lorentz", 4, "O13()"),
+    "S20": ("S(20)", 2, "S(20)"),
+}
+OURS = """
+import time
+import torch, emkernel as ek
+from emkernel.solver.coupling import couplings
+from emkernel.solver.irreps import irrep_table
+imported = 0.0
+if {cold}:
+    start = time.perf_counter()
+    import emlp.reps
+    imported = time.perf_counter() - start
+G = ek.groups.get("{name}")
+start = time.perf_counter()
+table = irrep_table(G)
+rep = (ek.V**{power})(G)
+found = table.decompose(rep).multiplicities
+layer = ek.nn.Linear(rep, rep)
+split = time.perf_counter() - start
+start = time.perf_counter()
+ten = table.irreps[:10]
+number = sum(len(couplings(table, a, b, c)) for a in ten for b in ten for c in ten
+             if a.size * b.size * c.size <= {largest})
+print(imported, split, time.perf_counter() - start, len(ten), number, sum(m * m for m in found.values()))
+"""
+EMLP = """
+import time
+from emlp.groups import *
+from emlp.reps import V
+start = time.perf_counter()
+G = {group}
+basis = (V**{power} >> V**{power})(G).equivariant_basis()
+print(time.perf_counter() - start, basis.shape[1])
+"""
+LARGEST = 1_000_000  # numbers in one coupling
+
+
+def run(code: str, limit: float, **environment) -> list[str]:
+    """Numbers that the code prints, or one line that says how it ended."""
+    env = os.environ | environment
+    try:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=limit, env=env)
+    except subprocess.TimeoutExpired:
+        return [f"stopped after {limit:.0f} s"]
+    if done.returncode:
+        return [f"fails: {done.stderr.strip().splitlines()[-1][:80]}"]
+    return done.stdout.split()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("names", nargs="*", default=list(CASES), metavar="NAME")
+    parser.add_argument("--limit", type=float, default=120, help="seconds for emlp")
+    args = parser.parse_args()
+    print(f"{'':22} {'split and layer':>15} {'couplings':>10}  (seconds; importing emlp apart)")
+    for case in args.names:
+        name, power, group = CASES[case]
+        with tempfile.TemporaryDirectory() as folder:
+            for store in ("cold", "warm"):
+                code = OURS.format(name=name, power=power, cold=store == "cold", largest=LARGEST)
+                out = run(code, 900, EMKERNEL_STORE=folder, EMKERNEL_SHIPPED="0")
+                if len(out) == 1:
+                    print(f"{name} V^{power} {store}: {out[0]}")
+                    continue
+                imported, split, coupled = map(float, out[:3])
+                extra = f"  + import {imported:.1f}" if imported else ""
+                print(f"{name + f' V^{power} {store}':22} {split:15.2f} {coupled:10.2f}{extra}", flush=True)
+        print(f"{'':22} {out[3]} irreducibles, {out[4]} couplings, {out[5]} maps of copies")
+        print(f"{'emlp alone':22} {' '.join(run(EMLP.format(group=group, power=power), args.limit))}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

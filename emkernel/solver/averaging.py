@@ -1,0 +1,164 @@
+"""Invariant tensors of a reductive group by averaging over a few elements of its compact dual.
+
+A tensor is fixed by a reductive group exactly when the mean M of unitary elements that generate (a dense subgroup of)
+its compact dual fixes it: the eigenspace of M at 1, separated from the rest by the spectral gap of a random walk, which
+is wide where the generators as given are nearly the identity or badly conditioned. One further element reduces the
+problem to tensors of weight zero: in a basis of its eigenvectors only the entries whose eigenvalues multiply to 1
+remain, and M between two of them is a product of single matrix entries. Neither the tensor product of the
+representations nor the constraint is ever formed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+import scipy.linalg
+
+from ..errors import SolverError
+
+__all__ = ["fixed_tensors", "projected"]
+
+WEIGHT = 1e-6  # eigenvalues that multiply to 1 within this may belong to an invariant
+ZERO, NONZERO = 1e-12, 1e-7  # of 1 - M: squares of the deviations that the constraint itself would show
+DENSE = 1500
+
+
+def fixed_tensors(factors: Sequence[np.ndarray]) -> np.ndarray:
+    """Orthonormal real tensors (r, n_1, ..., n_k) that u_1 ⊗ ... ⊗ u_k fixes for every probe.
+
+    Args:
+        factors: for each factor (S, n_i, n_i) unitary matrices, the same elements for all.
+
+    Raises:
+        SolverError: no clear gap in the spectrum of 1 - M.
+    """
+    shape = tuple(f.shape[-1] for f in factors)
+    eigen = [_eigenbasis(f[0]) for f in factors]
+    weight = np.ones(())
+    for w, _ in eigen:
+        weight = np.multiply.outer(weight, w)
+    index = np.argwhere(np.abs(weight - 1) < WEIGHT)
+    if not len(index):
+        return np.zeros((0, *shape))
+    rotated = [Q.conj().T @ f[1:] @ Q for f, (_, Q) in zip(factors, eigen)]
+    if len(index) <= DENSE:
+        found = _eigenvectors_at_one(rotated, index)
+    else:
+        found = _by_projection(rotated, index, shape)
+    full = np.zeros((found.shape[1], *shape), complex)
+    full[(slice(None), *index.T)] = found.T
+    for axis, (_, Q) in enumerate(eigen, 1):
+        full = _along(Q, full, axis)
+    return _real_forms(full.reshape(len(full), prod(shape)), shape)
+
+
+def projected(a: Sequence[np.ndarray], b: Sequence[np.ndarray], X: np.ndarray) -> np.ndarray:
+    """Orthogonal projection of real X (n_b, n_a) on the maps that intertwine probes, given by Kronecker factors."""
+    factors = [*b, *(p.conj() for p in a)]
+    shape = tuple(f.shape[-1] for f in factors)
+    X = X.reshape(shape).astype(np.result_type(*factors))
+    return _null_part(lambda z: z - _mean(factors, z), X).real.reshape(prod(p.shape[-1] for p in b), -1)
+
+
+def _mean(factors: Sequence[np.ndarray], x: np.ndarray) -> np.ndarray:
+    """The mean of all probes and their inverses, applied to a tensor (n_1, ..., n_k)."""
+    out = np.zeros_like(x)
+    for s in range(len(factors[0])):
+        for adjoint in (False, True):
+            moved = x
+            for axis, f in enumerate(factors):
+                moved = _along(f[s].conj().T if adjoint else f[s], moved, axis)
+            out += moved
+    return out / (2 * len(factors[0]))
+
+
+def _eigenbasis(u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues (n,) and eigenvectors (n, n), unitary, of a unitary matrix."""
+    T, Q = scipy.linalg.schur(u, output="complex")
+    return np.diag(T) / np.abs(np.diag(T)), Q
+
+
+def _along(m: np.ndarray, x: np.ndarray, axis: int) -> np.ndarray:
+    return np.moveaxis(np.tensordot(m, x, (1, axis)), 0, axis)
+
+
+def _eigenvectors_at_one(rotated: list[np.ndarray], index: np.ndarray) -> np.ndarray:
+    """(m, r) coefficients of the invariants on the tensors of weight zero."""
+    mean = np.zeros((len(index),) * 2, complex)
+    for s in range(len(rotated[0])):
+        entries = np.ones(1)
+        for f, i in zip(rotated, index.T):
+            entries = entries * f[s][np.ix_(i, i)]
+        mean += entries
+    mean = (mean + mean.conj().T) / (2 * len(rotated[0]))
+    w, U = np.linalg.eigh(np.eye(len(mean)) - mean)
+    rank = int((w < ZERO).sum())
+    if rank < len(w) and w[rank] < NONZERO:
+        raise SolverError(
+            f"no clear gap: among {len(w)} tensors of weight zero {rank} are invariant and the next deviates by "
+            f"{np.sqrt(w[rank]):.1e}. Likely cause: generators with few digits, or in a badly conditioned basis."
+        )
+    return U[:, :rank]
+
+
+def _by_projection(rotated: list[np.ndarray], index: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The same without the mean as a matrix, from random tensors projected one by one until nothing new comes."""
+    where = tuple(index.T)
+
+    def defect(z):
+        full = np.zeros(shape, complex)
+        full[where] = z
+        return z - _mean(rotated, full)[where]
+
+    rng = np.random.default_rng(0)
+    found = np.zeros((0, len(index)), complex)
+    while len(found) < len(index):
+        z = rng.standard_normal(len(index)) + 1j * rng.standard_normal(len(index))
+        z = z / np.linalg.norm(z) * np.sqrt(len(z))
+        z = _null_part(defect, z - found.T @ (found.conj() @ z))
+        z = z - found.T @ (found.conj() @ z)
+        if np.linalg.norm(z) < 1e-6:
+            break
+        found = np.concatenate([found, z[None] / np.linalg.norm(z)])
+    return found.T
+
+
+def _null_part(defect, x: np.ndarray) -> np.ndarray:
+    """Projection of x on the nullspace of the positive semidefinite ``defect``, by conjugate gradients."""
+    start = max(np.linalg.norm(x), 1e-300)
+    for _ in range(3):
+        r = -defect(x)
+        direction, rs = r.copy(), np.vdot(r, r).real
+        for _ in range(400):
+            if np.sqrt(rs) <= 3e-15 * start:
+                break
+            moved = defect(direction)
+            curvature = np.vdot(direction, moved).real
+            if curvature <= 0:
+                break
+            x = x + rs / curvature * direction
+            r = r - rs / curvature * moved
+            new = np.vdot(r, r).real
+            direction, rs = r + new / rs * direction, new
+        rest = np.linalg.norm(defect(x))
+        if rest <= 1e-13 * start:
+            return x
+    if rest > 1e-9 * start:
+        raise SolverError(
+            f"averaging over the group stops at a residual of {rest / start:.1e}. Likely cause: generators nearly the "
+            "identity, or in a badly conditioned basis."
+        )
+    return x
+
+
+def _real_forms(full: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """An orthonormal real basis (r, *shape) of a complex space (r, n) that complex conjugation preserves."""
+    u, s, _ = np.linalg.svd(np.concatenate([full.real, full.imag]).T, full_matrices=False)
+    rank = int((s > 1e-6).sum())
+    if rank != len(full):
+        raise SolverError(
+            f"{len(full)} complex invariants span {rank} real ones: the probes are not those of a real representation"
+        )
+    return u[:, :rank].T.reshape(rank, *shape)
