@@ -48,6 +48,14 @@ def orthogonal_basis(
     d = (discrete if len(discrete) else lie).shape[-1]
     if _orthogonality_defect(discrete, lie) < 1e-13:
         return np.eye(d)
+    try:
+        return _orthogonal_basis(discrete, lie, sample, error)
+    except np.linalg.LinAlgError:  # means over the group that are not positive in floating point
+        return None
+
+
+def _orthogonal_basis(discrete, lie, sample, error) -> np.ndarray | None:
+    d = sample.shape[-1]
     basis = np.eye(d)
     for _ in range(4):
         if not np.isfinite(sample).all() or np.abs(sample).max(initial=0) > 1e12:

@@ -51,10 +51,10 @@ def order_of(h: np.ndarray, blur: float = 1.0, largest: float = 1.0) -> int | No
     return order
 
 
-def hidden_order(h: np.ndarray, largest: float = 1.0) -> int | None:
+def hidden_order(h: np.ndarray, largest: float = 1.0, error: float = 0.0) -> int | None:
     """The largest order that the digits of h show, where it may well have a larger one: few digits, or small turns."""
-    turns, tol, limit = _turns(h, 1.0, largest)
-    if turns is None:
+    turns, tol, limit = _turns(h, max(1.0, error / np.finfo(float).eps), largest)
+    if turns is None or limit < 1:
         return None
     smallest = min((abs(t) for t in turns if abs(t) > 10 * tol), default=1.0)
     return limit if limit < SHOWN_ORDER or smallest < 100 / limit else None
@@ -94,7 +94,7 @@ def order_of_abelian(generators: np.ndarray, orders: tuple[int, ...]) -> int:
 
 
 def typed_digits(matrices: np.ndarray) -> int:
-    """The significant digits with which the entries are written, 4 to 12; 17 where they are computed, or very short."""
+    """The significant digits with which the entries are written, 3 to 12; 17 where they are computed, or very short."""
     digits = 0
     for x in set(np.abs(matrices).reshape(-1).tolist()):
         odd = Fraction(x).numerator
@@ -104,11 +104,16 @@ def typed_digits(matrices: np.ndarray) -> int:
             digits = max(digits, len(repr(x).split("e")[0].replace(".", "").strip("0")))
         if digits > 12:
             break
-    return digits if 4 <= digits <= 12 else 17
+    return digits if 3 <= digits <= 12 else 17
 
 
-def nearly_order(h: np.ndarray, digits: float = 1e-3, highest: int = 120) -> tuple[int, float] | None:
-    """(q, |h^q - 1|) when h misses a small finite order q by what a few typed digits would explain."""
+def nearly_order(
+    h: np.ndarray, digits: float = 1e-3, highest: int = 120, error: float = 0.0
+) -> tuple[int, float] | None:
+    """(q, |h^q - 1|) when h misses a small finite order q by what a few typed digits would explain, or this error."""
+    q = order_of(h, error / np.finfo(float).eps) if error else None
+    if q is not None and q > 1:
+        return q, float(np.abs(np.linalg.matrix_power(h, q) - np.eye(len(h))).max())
     w, condition = _spectrum(h)
     if condition > 1e7 or np.abs(np.abs(w) - 1).max() > 10 * digits:
         return None

@@ -268,7 +268,7 @@ class MatrixGroup:
 
     @cached_property
     def _written_error(self) -> float:
-        """Half a unit in the last digit of generators typed with 4 to 12 digits, relative; 0 for any other."""
+        """Half a unit in the last digit of generators typed with 3 to 12 digits, relative; 0 for any other."""
         digits = _finite.typed_digits(np.concatenate([self.discrete_generators, self.lie_algebra]))
         return 0.0 if self._trusted or digits == 17 else 0.5 * 10.0 ** (1 - digits)
 
@@ -369,7 +369,7 @@ class MatrixGroup:
             return
         largest = max((np.linalg.norm(h, 2) for h in self._in_units), default=1.0)
         for i, (h, q) in enumerate(zip(self._in_units, self._orders)):
-            limit = None if q else _finite.hidden_order(h, min(largest, 1e5))
+            limit = None if q else _finite.hidden_order(h, min(largest, 1e5), self._written_error)
             if limit is not None:
                 raise GroupError(
                     f"{self.name}: discrete_generators[{i}] is a rotation of no order up to {limit}, and in this basis "
@@ -387,7 +387,27 @@ class MatrixGroup:
 
     # ---- construction checks --------------------------------------------------------------------------------
 
+    def _check_written(self) -> None:
+        """Few digits must leave something of each generator."""
+        error = self._written_error
+        for kind, matrices in (("discrete_generators", self._in_units), ("lie_algebra", self.lie_algebra)):
+            for i, m in enumerate(matrices if error else ()):
+                if kind == "lie_algebra":
+                    m = m * self._units[:, None] / self._units
+                    radius = np.abs(np.linalg.eigvals(m)).max()
+                    lost = 0 < radius < np.sqrt(10 * error) * np.linalg.norm(m, 2)
+                else:
+                    away = np.abs(m - np.eye(self.d)).max()
+                    lost = np.linalg.cond(m) * error > 0.02 or 0 < away < 20 * error
+                if lost:
+                    raise GroupError(
+                        f"{self.name}: {kind}[{i}] is written with errors of about {error:.0e}, which leave open what "
+                        "it generates: its entries cancel, or it is near the identity. Write it in full precision, or "
+                        "pass trust_digits=True if it is meant as it stands."
+                    )
+
     def _check_digits(self) -> None:
+        self._check_written()
         for i, (h, q) in enumerate(zip(self._in_units, self._orders)):
             away = np.abs(h - np.eye(self.d)).max()
             if 0 < away < 1e-7 and q != 1:
@@ -396,7 +416,7 @@ class MatrixGroup:
                     "from rounding. Leave it out, give its generator as lie_algebra, or pass trust_digits=True "
                     "if it is meant."
                 )
-            near = None if q else _finite.nearly_order(h)
+            near = None if q else _finite.nearly_order(h, error=self._written_error)
             if near:
                 order, miss = near
                 raise GroupError(

@@ -189,6 +189,9 @@ class IrrepTable:
         """a ⊗ b in full: (index c, C (m, d_c, d_a, d_b)) with c(g) C = C (a(g) ⊗ b(g))."""
         if (a, b) not in self._pairs:
             x, y = self.irreps[a], self.irreps[b]
+            # a large product is split once, not again for the irreducibles that it brings
+            if x.size * y.size > 200 and self._grow(x.degree + y.degree) and (a, b) in self._pairs:
+                return self._pairs[a, b]
             split = self.split(x.normal.tensor(y.normal), x.degree + y.degree)
             self._pairs[a, b] = tuple(
                 (c, f.transpose(0, 2, 1).reshape(len(f), -1, x.size, y.size)) for c, f in split

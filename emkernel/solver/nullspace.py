@@ -18,7 +18,7 @@ import os
 import random
 import sys
 from collections.abc import Callable
-from functools import cache, wraps
+from functools import cache, partial, wraps
 
 import numpy as np
 import scipy.linalg
@@ -93,7 +93,7 @@ def intertwiners(a: Images, b: Images, engine: str = "auto") -> np.ndarray:
         raise ValueError(f"engine must be 'auto', 'emlp' or 'numpy', got {engine!r}")
     if engine != "auto":
         return _intertwiners(a, b, engine)
-    return _kept("intertwiners", (a, b), lambda x: _verified(a, b, x), lambda: _intertwiners(a, b, engine))
+    return _kept("intertwiners", (a, b), partial(_verified, a, b), lambda: _intertwiners(a, b, engine))
 
 
 def coupling_maps(a: Images, b: Images, c: Images) -> np.ndarray:
@@ -102,7 +102,8 @@ def coupling_maps(a: Images, b: Images, c: Images) -> np.ndarray:
     Raises:
         SolverError: as of :func:`intertwiners`.
     """
-    return _kept("couplings", (a, b, c), lambda x: _verified_coupling(a, b, c, x), lambda: _couplings(a, b, c))
+    verified = partial(_verified_coupling, a, b, c, residual_of=_sampled_residual)
+    return _kept("couplings", (a, b, c), verified, lambda: _couplings(a, b, c))
 
 
 def _kept(kind: str, images: tuple[Images, ...], verified: Callable, solve: Callable) -> np.ndarray:
@@ -145,7 +146,7 @@ def _couplings(a: Images, b: Images, c: Images) -> np.ndarray:
         return _intertwiners(a.tensor(b), c, "auto").reshape(-1, *shape)
     basis = _canonical_rows(fixed_tensors([*c.probes, *(p.conj() for p in a.probes + b.probes)]))
     basis = basis.reshape(-1, *shape)
-    if not _verified_coupling(a, b, c, basis):
+    if not _verified_coupling(a, b, c, basis, _coupling_residual):
         raise SolverError(
             f"the couplings {a.size} ⊗ {b.size} -> {c.size} are violated by {_coupling_residual(a, b, c, basis):.1e}. "
             "Likely causes: images that are not a representation of the group, or rounding of a badly conditioned "
@@ -158,14 +159,14 @@ def _canonical_rows(basis: np.ndarray) -> np.ndarray:
     return canonical(basis.reshape(len(basis), int(np.prod(basis.shape[1:]))).T).T.reshape(basis.shape)
 
 
-def _verified_coupling(a: Images, b: Images, c: Images, basis: np.ndarray) -> bool:
+def _verified_coupling(a: Images, b: Images, c: Images, basis: np.ndarray, residual_of: Callable) -> bool:
     if basis.shape[1:] != (c.size, a.size, b.size) or not np.isfinite(basis).all():
         return False
     if not len(basis):
         return True
     flat = basis.reshape(len(basis), int(np.prod(basis.shape[1:])))
     orthonormal = np.abs(flat @ flat.T - np.eye(len(flat))).max(initial=0) < 1e-9
-    return orthonormal and _coupling_residual(a, b, c, basis) < 1e-8
+    return orthonormal and residual_of(a, b, c, basis) < 1e-8
 
 
 def _coupling_residual(a: Images, b: Images, c: Images, C: np.ndarray) -> float:
@@ -178,6 +179,25 @@ def _coupling_residual(a: Images, b: Images, c: Images, C: np.ndarray) -> float:
     for p, q, r in zip(a.lie, b.lie, c.lie):
         after = np.tensordot(r, C, (1, 1)).swapaxes(0, 1)
         worst = max(worst, np.abs(after - p.T @ C - C @ q).max(initial=0))
+    return worst
+
+
+def _sampled_residual(a: Images, b: Images, c: Images, C: np.ndarray) -> float:
+    """Violation of c(g) C(x, y) = C(a(g) x, b(g) y) for one random x and y, by which an entry is checked on reading."""
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal(a.size), rng.standard_normal(b.size)
+    many, lie = len(a.discrete) + len(a.held_out), len(a.lie)
+    X = [x, *(a.discrete @ x), *(a.held_out @ x), *(a.lie @ x), *[x] * lie]
+    Y = [y, *(b.discrete @ y), *(b.held_out @ y), *[y] * lie, *(b.lie @ y)]
+    half = np.tensordot(C, np.array(Y), (3, 1))  # (r, c, a, K)
+    values = np.einsum("rcak,ka->krc", half, np.array(X))
+    group, first, second = values[1 : 1 + many], values[1 + many : 1 + many + lie], values[1 + many + lie :]
+    moved = np.concatenate([c.discrete, c.held_out])
+    worst = 0.0
+    for m, value in zip(moved, group):
+        worst = max(worst, np.abs(value - values[0] @ m.T).max() / max(1.0, np.abs(m).max(), np.abs(value).max()))
+    for m, p, q in zip(c.lie, first, second):
+        worst = max(worst, np.abs(p + q - values[0] @ m.T).max() / max(1.0, np.abs(p).max()))
     return worst
 
 
