@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from warnings import catch_warnings, simplefilter
-
 import numpy as np
 import scipy.linalg
-from scipy.spatial import cKDTree
+import torch
 
+from ._conditioning import GOOD, change_of, condition, tolerance
 from ._reports import EXACT, SEED, RepReport, Sheet
 from .errors import RepError
 from .group_element import GroupElement
 from .images import Images
+from .lifting import gap
 from .matrix_group import MatrixGroup
-from .rep import Rep
+from .relations import WORDS, relations
+from .rep import Rep, V
 
-WORDS = 16
-BALL = 500  # elements of a discrete group whose products are compared
+__all__ = ["check_homomorphism", "check_rep"]
+
+LARGEST = 1e-3  # error that is still put down to rounding, where the basis is bad enough
 
 
 def check_rep(rep: Rep, *, tol: float = EXACT) -> RepReport:
@@ -24,13 +26,14 @@ def check_rep(rep: Rep, *, tol: float = EXACT) -> RepReport:
 
     On words in the generators ρ(gh) = ρ(g)ρ(h) holds for any images at all. What is checked is that images depend on
     the element and not on the word: equal products of discrete generators have equal images (all products of a group of
-    up to some hundred elements), linear relations between brackets and conjugates of the Lie algebra generators hold
-    between their images, and ρ(g) = exp(dρ(log g)) for words g whose logarithm lies in the Lie algebra, which tells a
-    spinor from a tensor.
+    up to some thousand elements), linear relations between brackets and conjugates of the Lie algebra generators hold
+    between their images, and ρ(g) = exp(dρ(log g)) for words g whose logarithm lies in the Lie algebra, and on closed
+    loops exp(tA) = 1, which tells a spinor from a tensor.
 
     Args:
         rep: a bound representation.
-        tol: largest relative error.
+        tol: largest relative error; more where the rounding of the images, in the basis in which they are given,
+            explains more.
 
     Raises:
         RepError: not a bound representation.
@@ -43,37 +46,29 @@ def check_rep(rep: Rep, *, tol: float = EXACT) -> RepReport:
         raise RepError(f"expected a Rep, got {type(rep).__name__}")
     group = rep._require_bound()
     sheet = Sheet()
-    sheet.attempt(f"{rep} is a representation", relations, sheet, rep, tol)
-    return RepReport(f"{rep} of {group.name}: dimension {rep.size}", tuple(sheet.checks))
+    sheet.attempt(f"{rep} is a representation", check_homomorphism, sheet, rep, tol)
+    sheet.close()
+    return RepReport(f"{rep} of {group.name}: dimension {rep.size}", sheet.checks)
 
 
-def relations(sheet: Sheet, rep: Rep, tol: float = EXACT) -> None:
+def check_homomorphism(sheet: Sheet, rep: Rep, tol: float = EXACT) -> None:
     """The lines of :func:`check_rep`."""
     G, images = rep._require_bound(), rep.images
     g, h = G.sample(WORDS, SEED), G.sample(WORDS, SEED + 1)
-    if len(images.discrete):
-        error, count, closed = products(G, images)
-        for r, q in zip(images.discrete, G._orders):
-            error = max(error, _gap(np.linalg.matrix_power(r, q), np.eye(rep.size)) if q else 0.0)
-        sheet.line(
-            "equal products of discrete generators have equal images",
-            error,
-            tol,
-            f"all {count} elements" if closed else f"{count} of more elements",
-        )
+    tol = max(tol, tolerance(torch.float64, [rep], solve=False))
+    found = relations(*_in_good_coordinates(rep))
+    # what the rounding of the images explains
+    tol = max([tol, *(min(10 * r.rounding, LARGEST) for r in found)])
+    for r in found:
+        sheet.line(r.name, r.error, tol, r.note if r.error <= tol else f"{r.note}; worst at {r.worst}")
     if len(images.lie):
-        error, algebra, lifted = _lift(G, images)
-        sheet.line(
-            "images of brackets and conjugates of the Lie algebra", error, tol, f"dimension {len(algebra)}"
-        )
-        error, count = _logarithms(g @ h, images, algebra, lifted)
-        sheet.line("ρ(g) = exp(dρ(log g))", error, tol, f"{count} of {WORDS} words have a logarithm")
         error, coefs = 0.0, np.random.default_rng(SEED).standard_normal((3, len(images.lie))) * G._rates / 2
         for A, c in zip(np.tensordot(coefs, G.lie_algebra, 1), coefs):
             path = GroupElement(G, c[None], np.zeros(1, int), np.zeros(1, int))
-            error = max(
-                [error, *(_gap(_of_matrix(t, path), scipy.linalg.expm(t.drho(A))) for _, t in rep.terms)]
-            )
+            for _, t in rep.terms:
+                to, back = change_of(t, solve=False)
+                exponential = back @ scipy.linalg.expm(to @ t.drho(A) @ back) @ to
+                error = max(error, gap(_of_matrix(t, path), exponential))
         sheet.line("dρ is the derivative of ρ: ρ(exp A) = exp(dρ(A))", error, tol)
     error = 0.0
     for _, t in rep.terms:
@@ -87,96 +82,24 @@ def relations(sheet: Sheet, rep: Rep, tol: float = EXACT) -> None:
     sheet.line("ρ(gh) = ρ(g)ρ(h) and ρ(g^-1)ρ(g) = 1", error, tol)
 
 
+def _in_good_coordinates(rep: Rep) -> tuple[MatrixGroup, Images]:
+    """The group and the images of its generators, each where matrices are small: relations stay what they are.
+
+    Compact groups are as they are given: there relations are tried in orthogonal coordinates anyway.
+    """
+    G, images = rep._require_bound(), rep.images
+    if G.is_compact or condition(V(G)) < GOOD:
+        return G, images
+    to, back = change_of(V(G))
+    generators = (to @ m @ back for m in (G.discrete_generators, G.lie_algebra))
+    straight = MatrixGroup(G.name, *generators, d=G.d, trust_digits=True)
+    to, back = change_of(rep, solve=False)
+    return straight, Images.of_content(to @ images.discrete @ back, to @ images.lie @ back)
+
+
 def _of_matrix(rep: Rep, g: GroupElement) -> np.ndarray:
     """ρ of the matrix alone where that is known, else of the word."""
     try:
         return rep.rho(g.matrix)
     except RepError:
         return rep.rho(g)
-
-
-def _gap(a: np.ndarray, b: np.ndarray) -> float:
-    error = np.abs(a - b).max(initial=0) / max(1.0, np.abs(a).max(initial=0), np.abs(b).max(initial=0))
-    return float(error) if np.isfinite(error) else np.inf
-
-
-def products(G: MatrixGroup, images: Images) -> tuple[float, int, bool]:
-    """(how much images of equal products differ, number of different products met, whether these are all)."""
-    d, n = G.d, images.size
-    moves = list(zip(G.discrete_generators, images.discrete))
-    moves += [(np.linalg.inv(h), np.linalg.inv(r)) for (h, r), q in zip(moves, G._orders) if q is None]
-    points, values, error = np.eye(d)[None], np.eye(n)[None], 0.0
-    front, closed, limit = slice(0, 1), True, int(min(BALL, max(50, 5e6 / n**2)))
-    while moves and len(points[front]):
-        p = np.concatenate([h @ points[front] for h, _ in moves])
-        v = np.concatenate([r @ values[front] for _, r in moves])
-        small = np.abs(p).max((1, 2)) < 1e3
-        closed, p, v = closed and bool(small.all()), p[small], v[small]
-        known, both, images_of = len(points), np.concatenate([points, p]), np.concatenate([values, v])
-        near = cKDTree(both.reshape(len(both), -1)).query_ball_point(p.reshape(len(p), -1), 1e-8)
-        first = np.array([min(k) for k in near], int)
-        error = max([error, *(_gap(x, images_of[k]) for x, k in zip(v, first))])
-        fresh = np.unique(first[first >= known])
-        points, values = np.concatenate([points, both[fresh]]), np.concatenate([values, images_of[fresh]])
-        front = slice(known, None)
-        if len(points) > limit:
-            return error, len(points), False
-    return error, len(points), closed
-
-
-def _lift(G: MatrixGroup, images: Images) -> tuple[float, np.ndarray, np.ndarray]:
-    """The Lie algebra that the generators generate in V (orthonormal) and, by the same operations, in the image.
-
-    Whatever combination vanishes in V must vanish in the image; the error is by how much it does not.
-    """
-    d, n, error = G.d, images.size, 0.0
-    algebra, lifted = np.zeros((0, d * d)), np.zeros((0, n * n))
-    moves = [
-        (h, np.linalg.inv(h), r, np.linalg.inv(r)) for h, r in zip(G.discrete_generators, images.discrete)
-    ]
-    norms = [float(np.linalg.norm(A)) or 1.0 for A in G.lie_algebra]
-    todo = [(A / s, R / s) for A, R, s in zip(G.lie_algebra, images.lie, norms)]
-    while todo:
-        fresh = []
-        for A, R in todo:
-            a, r = A.reshape(-1), R.reshape(-1)
-            for _ in range(2):
-                c = algebra @ a
-                a, r = a - c @ algebra, r - c @ lifted
-            rest = np.linalg.norm(a)
-            if rest <= 1e-7 * max(float(np.linalg.norm(A)), 1e-3):
-                error = max(error, float(np.abs(r).max() / max(1.0, np.abs(R).max())))
-                continue
-            algebra, lifted = (
-                np.concatenate([algebra, a[None] / rest]),
-                np.concatenate([lifted, r[None] / rest]),
-            )
-            fresh.append((a.reshape(d, d) / rest, r.reshape(n, n) / rest))
-        todo = [(h @ A @ h_1, s @ R @ s_1) for A, R in fresh for h, h_1, s, s_1 in moves]
-        todo += [
-            (A @ B - B @ A, R @ S - S @ R)
-            for A, R in fresh
-            for B, S in zip(algebra.reshape(-1, d, d), lifted.reshape(-1, n, n))
-        ]
-    return error, algebra, lifted
-
-
-def _logarithms(
-    words: GroupElement, images: Images, algebra: np.ndarray, lifted: np.ndarray
-) -> tuple[float, int]:
-    """(deviation of exp(dρ(log g)) from ρ(g), how many of the words have a logarithm in the algebra)."""
-    error, count = 0.0, 0
-    for matrix, image in zip(words.matrix, words.evaluate(images.discrete, images.lie)):
-        if not np.isfinite(matrix).all() or np.linalg.cond(matrix) > 1e6:
-            continue
-        with catch_warnings():
-            simplefilter("ignore")  # an inaccurate logarithm is recognised below, and not used
-            log = scipy.linalg.logm(matrix)
-        c = algebra @ log.real.reshape(-1)
-        if (
-            np.abs(log.reshape(-1) - c @ algebra).max() < 1e-9
-            and _gap(scipy.linalg.expm(log.real), matrix) < 1e-12
-        ):
-            count += 1
-            error = max(error, _gap(scipy.linalg.expm((c @ lifted).reshape(images.size, -1)), image))
-    return error, count

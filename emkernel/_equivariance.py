@@ -5,18 +5,20 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import nn
 
-from ._reports import SEED, TOLERANCE, Check, EquivarianceReport
-from .errors import RepError
+from ._conditioning import GOOD, condition, draw, tolerance
+from ._reports import LOOSEST, SEED, TOLERANCE, Check, EquivarianceReport
+from .errors import RepError, SolverError
 from .group_element import GroupElement, numpy_generator
 from .matrix_group import MatrixGroup
 from .nn import Bilinear, ImplicitKernel, InvariantPool, Invariants, PointConv
 from .rep import Rep, V
+from .solver.irreps import irrep_table
 
 SPREAD = 20.0  # sampled elements stretch vectors by at most this much, where the group has enough such
 
@@ -67,16 +69,21 @@ def equivariance_error(
         >>> equivariance_error(Linear(V(G), V(G)), [torch.randn(5, G.d)], [V(G)], V(G)) < 1e-5
         True
     """
-    elements = sample_elements(_group_of(args, reps_in, rep_out), n, generator)
+    elements = sample_elements(group_of(args, reps_in, rep_out), n, generator)
     return max((t.error for t in _trials(fn, args, reps_in, rep_out, elements)), default=0.0)
 
 
-def _group_of(args, reps_in, rep_out) -> MatrixGroup:
+def group_of(args, reps_in, rep_out) -> MatrixGroup:
+    """The one group of all the representations of a call.
+
+    Raises:
+        RepError: none, several, or not as many representations as arguments.
+    """
     if isinstance(reps_in, Rep) or len(args) != len(reps_in):
         raise RepError(
             f"reps_in must name one Rep or None for each of the {len(args)} arguments, got {reps_in!r}"
         )
-    reps = [r for r in _flat([*reps_in, rep_out]) if r is not None]
+    reps = reps_of(reps_in, rep_out)
     if not reps:
         raise RepError("no representation is given, so no group to be equivariant under")
     for rep in reps:
@@ -88,22 +95,47 @@ def _group_of(args, reps_in, rep_out) -> MatrixGroup:
     return first
 
 
+def reps_of(reps_in, rep_out) -> list[Rep]:
+    """The representations of a call, in tuples or not."""
+    return [r for r in _flat([*reps_in, rep_out]) if r is not None]
+
+
 def _flat(values) -> list:
     return [w for v in values for w in (_flat(v) if isinstance(v, (tuple, list)) else [v])]
 
 
 def sample_elements(group: MatrixGroup, n: int, generator=None) -> list[tuple[str, GroupElement]]:
-    """The discrete generators, and n sampled elements of moderate spread |g| |g^-1|."""
+    """The discrete generators, and n sampled elements of moderate spread |g| |g^-1|, neither large nor near 1.
+
+    Both are seen in the coordinates that layers compute in, so that units or a crooked basis do not matter.
+    """
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
     h = group.generators
     g = group.sample(4 * n, numpy_generator(SEED if generator is None else generator))
-    spread = np.linalg.norm(g.matrix, axis=(1, 2)) * np.linalg.norm(g.inverse.matrix, axis=(1, 2)) / group.d
-    spread = np.nan_to_num(spread, nan=np.inf)
+    basis, lengths = _coordinates(group)
+    rates = group._rates
+    if len(rates):
+        shortest = 0.12 / np.sqrt(max(1, len(rates) / 3)) / lengths
+        g = replace(g, coefs=g.coefs * np.maximum(1, shortest / np.where(rates > 0, rates, np.inf)))
+    seen = basis @ np.stack([g.matrix, g.inverse.matrix]) @ np.linalg.inv(basis)
+    spread = np.nan_to_num(np.linalg.norm(seen, axis=(2, 3)).prod(0) / group.d, nan=np.inf)
     best = np.argsort(np.where(spread <= SPREAD, 0, spread), kind="stable")[:n]
     return [(f"discrete_generators[{i}]", h[i]) for i in range(len(h))] + [
         (f"sampled element {k} (det {np.linalg.det(g[i].matrix):.2g})", g[i]) for k, i in enumerate(best)
     ]
+
+
+def _coordinates(group: MatrixGroup) -> tuple[np.ndarray, np.ndarray]:
+    """The change of basis (d, d) to coordinates where generators are small, and their norms there."""
+    basis = group.orthogonal_basis
+    if basis is None:
+        try:
+            basis = irrep_table(group).coordinates.basis
+        except SolverError:
+            basis = np.eye(group.d)
+    lengths = [np.linalg.norm(basis @ A @ np.linalg.inv(basis), 2) for A in group.lie_algebra]
+    return basis, np.array([n or np.inf for n in lengths])
 
 
 def _act(rep, g: GroupElement, value, cast: bool = True):
@@ -228,8 +260,9 @@ def check_equivariance(
         args: its arguments; by default random features, on a random graph with a loop and an isolated node.
         reps_in, rep_out: as for :func:`equivariance_error`; by default what the module declares.
         n: sampled group elements.
-        tol: largest error, by default 1e-10 in float64 and 1e-5 in float32 (for a module it is never less there); or
-            one for each dtype to check.
+        tol: largest error, by default 1e-10 in float64 and 1e-5 in float32 (for a module it is never less there), times
+            the condition number of the basis in which the representations are written, and at most 1e-2; or one for
+            each dtype to check.
 
     Raises:
         TypeError: the module does not say what it maps, and nor does the call.
@@ -242,16 +275,17 @@ def check_equivariance(
     if reps_in is None:
         drawn, reps_in, rep_out = _example(module, generator)
     elif args is None:
-        drawn = [None if r is None else _draw(6, r, generator) for r in reps_in]
+        drawn = [None if r is None else draw(6, r, generator) for r in reps_in]
     if args is None:
         held = [*module.parameters(), *module.buffers()] if isinstance(module, nn.Module) else []
         args = _to(drawn, held[0].device if held else None)
-    group = _group_of(args, reps_in, rep_out)
+    group = group_of(args, reps_in, rep_out)
     if not isinstance(tol, Mapping):
         dtype = torch.float64 if isinstance(module, nn.Module) else dtype_of(args)
-        tol = {dtype: TOLERANCE[dtype] if tol is None else tol}
+        reps = reps_of(reps_in, rep_out)
+        tol = {dtype: tolerance(dtype, reps) if tol is None else tol}
         if isinstance(module, nn.Module):
-            tol[torch.float32] = max(tol[dtype], TOLERANCE[torch.float32])
+            tol[torch.float32] = max(tol[dtype], tolerance(torch.float32, reps))
     checks: list[Check] = []
     warnings: list[str] = []
     for dtype, allowed in tol.items():
@@ -292,17 +326,26 @@ def report_equivariance(
     generator=None,
 ) -> EquivarianceReport:
     """One line on :func:`equivariance_error`, with where it is worst and what would make it small."""
-    group = _group_of(args, reps_in, rep_out)
+    group = group_of(args, reps_in, rep_out)
     elements = sample_elements(group, n, generator)
     trials = _trials(fn, args, reps_in, rep_out, elements)
     worst, size = max(trials, key=lambda t: t.error), max(t.size for t in trials)
     note = f"worst at {worst.element}" + (f", {worst.place}" if worst.place else "")
+    reps = reps_of(reps_in, rep_out)
+    kappa = max(condition(r) for r in reps)
+    if kappa > GOOD and tol == tolerance(dtype, reps):
+        note += f"; the basis, of condition {kappa:.0f}, counts in the tolerance"
     check = Check(f"equivariant in {str(dtype).removeprefix('torch.')}", worst.error, tol, note, dtype)
     warnings = []
     if not check.passed:
         bad = list(dict.fromkeys(t.element for t in trials if not t.error <= tol))
         good = [name for name, _ in elements if name not in bad]
         warnings.append(f"violated at {', '.join(bad)}" + (f"; not at {', '.join(good)}" if good else ""))
+        if kappa > GOOD and kappa * TOLERANCE[dtype] > LOOSEST:
+            warnings.append(
+                f"{str(dtype).removeprefix('torch.')} has too few digits for a basis of condition {kappa:.0e}: compute "
+                "with more, or in coordinates that are closer to orthogonal"
+            )
         warnings += _suggestions(fn, args, reps_in, rep_out, elements, tol)
     elif not size:
         warnings.append("the output vanishes: this would pass whatever the function is")
@@ -313,7 +356,7 @@ def report_equivariance(
 
 def _suggestions(fn, args, reps_in, rep_out, elements: list, tol: float) -> list[str]:
     """Other declarations of single arguments under which the function is equivariant."""
-    known = [r for r in _flat([*reps_in, rep_out]) if r is not None]
+    known = reps_of(reps_in, rep_out)
     known = list(dict.fromkeys([*known, V(known[0].group)]))
     out = []
     for k, (arg, rep) in enumerate(zip(args, reps_in)):
@@ -342,10 +385,6 @@ def _name(module) -> str:
     return getattr(module, "__name__", str(module))
 
 
-def _draw(rows: int, rep: Rep, generator: torch.Generator) -> torch.Tensor:
-    return torch.randn(rows, rep.size, generator=generator, dtype=torch.float64)
-
-
 def _example(module, generator: torch.Generator) -> tuple:
     """(args, reps_in, rep_out) of a module that says what it maps."""
     if hasattr(module, "equivariance_example"):
@@ -353,27 +392,27 @@ def _example(module, generator: torch.Generator) -> tuple:
     if isinstance(module, (PointConv, ImplicitKernel)):
         kernel = module.kernel if isinstance(module, PointConv) else module
         rep_in, rep_out, edge_rep, rows = kernel.rep_in, kernel.rep_out, kernel.edge_rep, 20
-        attr = None if edge_rep is None else _draw(rows, edge_rep, generator)
+        attr = None if edge_rep is None else draw(rows, edge_rep, generator)
         position = V(rep_in._require_bound())
-        points = kernel.embed.cutoff / 2 * _draw(rows, position, generator)
+        points = kernel.embed.cutoff / 2 * draw(rows, position, generator)
         if module is kernel:
             return (points, attr), (position, edge_rep), rep_in >> rep_out
         # nodes 0 to 6 are joined at random, with a loop at 0; nobody meets node 7
         edges = torch.randint(0, 7, (2, rows), generator=generator)
         edges[:, 0] = 0
         return (
-            (_draw(8, rep_in, generator), points[:8], edges, attr),
+            (draw(8, rep_in, generator), points[:8], edges, attr),
             (rep_in, position, None, edge_rep),
             rep_out,
         )
     if isinstance(module, Bilinear):
         reps = (module.rep_left, module.rep_right)
-        return tuple(_draw(6, r, generator) for r in reps), reps, module.rep_out
+        return tuple(draw(6, r, generator) for r in reps), reps, module.rep_out
     if isinstance(module, (Invariants, InvariantPool)):
-        return (_draw(6, module.rep, generator),), (module.rep,), None
+        return (draw(6, module.rep, generator),), (module.rep,), None
     source, target = getattr(module, "rep_in", None), getattr(module, "rep_out", None)
     if isinstance(source, Rep) and isinstance(target, Rep):
-        return (_draw(6, source, generator),), (source,), target
+        return (draw(6, source, generator),), (source,), target
     raise TypeError(
         f"{_name(module)} does not say how its arguments and output transform: pass args, reps_in and "
         "rep_out, or give it a method equivariance_example(generator) -> (args, reps_in, rep_out)"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,9 @@ from .solver.irreps import Irrep
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 EXACT = TOLERANCE[torch.float64]
+LOOSEST = 1e-2  # no basis is so bad that a larger error would count as rounding
 SEED = 7  # of all that the checks sample, so that a report is the same every time
+WIDTH = 100
 
 
 @dataclass(frozen=True)
@@ -68,18 +72,18 @@ class _Report:
         """The checks that did not pass."""
         return tuple(c for c in self.checks if not c.passed)
 
+    @property
+    def _verdict(self) -> str:
+        verdict = "passed" if self.passed else f"FAILED {len(self.failures)} of {len(self.checks)} checks"
+        return f"{verdict}; worst error {self.error:.1e}"
+
     def _body(self) -> list[str]:
-        return []
+        return [f"  {c}" for c in self.checks]
 
     def __str__(self) -> str:
-        lines = [
-            self.title,
-            *self._body(),
-            *(str(c) for c in self.checks),
-            *(f"warning: {w}" for w in self.warnings),
-        ]
-        verdict = "passed" if self.passed else f"FAILED {len(self.failures)} of {len(self.checks)} checks"
-        return "\n  ".join(lines) + f"\n{verdict}; worst error {self.error:.1e}"
+        return "\n".join(
+            [self.title, *self._body(), *(f"  warning: {w}" for w in self.warnings), self._verdict]
+        )
 
 
 @dataclass(frozen=True)
@@ -93,45 +97,133 @@ class RepReport(_Report):
 
 
 @dataclass(frozen=True)
+class Section:
+    """One part of the report on a group.
+
+    Attributes:
+        title: what it is about.
+        facts: what was found.
+        checks: what of it was checked.
+        refused: what was not done, each with the reason.
+        seconds: the time it took.
+    """
+
+    title: str
+    facts: tuple[str, ...]
+    checks: tuple[Check, ...]
+    refused: tuple[str, ...]
+    seconds: float
+
+    def __str__(self) -> str:
+        lines = [f"{self.title}  [{self.seconds:.2f} s]"]
+        lines += ["  " + f if f.startswith(" ") else _wrapped(f, 2, 4) for f in self.facts]
+        lines += [_wrapped(str(c), 2, 26) for c in self.checks]
+        lines += [_wrapped(f"not done: {r}", 2, 4) for r in self.refused]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
 class GroupReport(_Report):
     """What :func:`check_group` found.
 
     Attributes:
-        facts: lines about the group.
+        sections: the report, part by part, each with the time that it took.
         order: number of elements, None when infinite.
         dimension: of the Lie algebra that the generators generate.
         is_compact, completely_reducible: None where that could not be found out.
         multiplicities: (irreducible, its copies in V, V^2, ...) for those in V^⊗k, k <= degree.
+        irreps: all irreducibles of a small finite group, else None.
     """
 
-    facts: tuple[str, ...] = ()
+    sections: tuple[Section, ...] = ()
     order: int | None = None
     dimension: int | None = None
     is_compact: bool | None = None
     completely_reducible: bool | None = None
     multiplicities: tuple[tuple[Irrep, tuple[int, ...]], ...] = ()
+    irreps: tuple[Irrep, ...] | None = None
+
+    @property
+    def facts(self) -> tuple[str, ...]:
+        """What was found, line by line."""
+        return tuple(f for s in self.sections for f in s.facts)
+
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """What was not done, each with the reason: too large, or not to be had for such a group."""
+        return tuple(r for s in self.sections for r in s.refused)
+
+    @property
+    def seconds(self) -> float:
+        """The time it took."""
+        return sum(s.seconds for s in self.sections)
+
+    @property
+    def _verdict(self) -> str:
+        left = f"; {len(self.refused)} not done" if self.refused else ""
+        return f"{super()._verdict}{left}; {self.seconds:.1f} s"
 
     def _body(self) -> list[str]:
-        out = list(self.facts)
-        if self.multiplicities:
-            powers = ["V"] + [f"V^{k}" for k in range(2, 1 + len(self.multiplicities[0][1]))]
-            out.append("piece   dim  type          " + "  ".join(f"in {p}" for p in powers))
-            out += [
-                f"{r.label:6} {r.size:4}  {r.type or 'unsplit':12}"
-                + "".join(f"{m:>{5 + len(p)}}" for m, p in zip(copies, powers))
-                for r, copies in self.multiplicities
-            ]
-        return out
+        return [line for s in self.sections for line in ("", str(s))] + [""]
+
+
+def _wrapped(text: str, first: int, rest: int) -> str:
+    """Text of at most ``WIDTH`` columns, its first line and the following ones indented."""
+    return textwrap.fill(
+        text,
+        WIDTH,
+        initial_indent=" " * first,
+        subsequent_indent=" " * rest,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 class Sheet:
-    """Lines as they are found; what raises becomes a red line with the text of the exception."""
+    """A report as it is written; what raises becomes a red line with the text of the exception."""
 
     def __init__(self) -> None:
-        self.checks: list[Check] = []
+        self.sections: list[Section] = []
+        self._open("")
+
+    def _open(self, title: str) -> None:
+        self._title, self._start = title, perf_counter()
+        self._facts: list[str] = []
+        self._checks: list[Check] = []
+        self._refused: list[str] = []
+
+    def section(self, title: str) -> None:
+        """End the present section and begin another."""
+        self.close()
+        self._open(title)
+
+    def close(self) -> None:
+        """End the present section; one without content is dropped."""
+        content = tuple(self._facts), tuple(self._checks), tuple(self._refused)
+        if any(content):
+            self.sections.append(Section(self._title, *content, perf_counter() - self._start))
+        self._open("")
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """The checks of all sections that ended."""
+        return tuple(c for s in self.sections for c in s.checks)
+
+    def fact(self, text: str) -> None:
+        """Something that was found; kept as it is, not wrapped, where it begins with a space."""
+        self._facts.append(text)
+
+    def refuse(self, text: str) -> None:
+        """Something that is not done, and why."""
+        self._refused.append(text)
 
     def line(self, name: str, error: float, tol: float = EXACT, note: str = "") -> None:
-        self.checks.append(Check(name, float(error) if np.isfinite(error) else np.inf, tol, note))
+        """A check in float64, or of a count."""
+        self.add(Check(name, float(error) if np.isfinite(error) else np.inf, tol, note))
+
+    def add(self, check: Check) -> None:
+        """A check."""
+        self._checks.append(check)
 
     def attempt(self, name: str, function: Callable[..., Any], *args, default: Any = None) -> Any:
         """function(*args), or a red line and the default."""

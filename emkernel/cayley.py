@@ -9,11 +9,15 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from . import _finite
 from .errors import GroupError
 from .group_element import GroupElement
 from .matrix_group import MatrixGroup
 
 __all__ = ["Cayley", "cayley", "orbits"]
+
+
+NEAR = 1e-5  # two matrices closer than this are the same element
 
 
 class Cayley:
@@ -35,7 +39,11 @@ class Cayley:
         self.elements: GroupElement = group.elements()
         self._basis = group.orthogonal_basis
         self._back = np.linalg.inv(self._basis)
-        self.matrices = self._basis @ self.elements.matrix @ self._back
+        generators = self._basis @ group.discrete_generators @ self._back
+        if len(self.elements) <= 500:  # without the rounding of a badly conditioned basis
+            generators = _finite.polish(generators, 1e-4, 500) if len(generators) else generators
+        self._generators = generators
+        self.matrices = self.elements.evaluate(generators, np.zeros((0, group.d, group.d)))
         rng = np.random.default_rng(0)
         # a few numbers tell the elements apart; the matrices then decide
         self._shadow = rng.standard_normal((group.d**2, 6)) / group.d
@@ -53,7 +61,7 @@ class Cayley:
         ok = np.isfinite(matrices).all((1, 2))
         if ok.any():
             place = self._tree.query(self._keys(matrices[ok]))[1]
-            near = np.abs(self.matrices[place] - matrices[ok]).max((1, 2)) < 1e-6
+            near = np.abs(self.matrices[place] - matrices[ok]).max((1, 2)) < NEAR
             found[ok] = np.where(near, place, -1)
         return found
 
@@ -72,8 +80,7 @@ class Cayley:
     @cached_property
     def left(self) -> np.ndarray:
         """(M, N) the place of h_i g_j."""
-        generators = self._basis @ self.group.discrete_generators @ self._back
-        return np.array([self._product(h @ self.matrices) for h in generators], int).reshape(-1, len(self))
+        return np.array([self._product(h @ self.matrices) for h in self._generators], int).reshape(-1, len(self))
 
     def right(self, places: np.ndarray) -> np.ndarray:
         """(K, N) the place of g_j k for the elements k at these places."""

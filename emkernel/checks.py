@@ -10,7 +10,7 @@ from __future__ import annotations
 from ._check_group import check_group
 from ._check_rep import check_rep
 from ._equivariance import check_equivariance, equivariance_error
-from ._reports import TOLERANCE, Check, EquivarianceReport, GroupReport, RepReport
+from ._reports import TOLERANCE, Check, EquivarianceReport, GroupReport, RepReport, Section
 
 __all__ = [
     "TOLERANCE",
@@ -18,6 +18,7 @@ __all__ = [
     "EquivarianceReport",
     "GroupReport",
     "RepReport",
+    "Section",
     "check_equivariance",
     "check_group",
     "check_rep",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import ast
+import inspect
 import logging
 import re
 import runpy
@@ -10,6 +12,8 @@ import sys
 import traceback
 from difflib import get_close_matches
 from pathlib import Path
+
+import numpy as np
 
 import emkernel
 
@@ -91,7 +95,8 @@ def _parser() -> argparse.ArgumentParser:
         help="check a group: generators, irreducibles, couplings, equivariance",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n  emkernel check Oh\n  emkernel check 'C(7)' --order 7\n"
-        "  emkernel check my_group.py:G --degree 3",
+        "  emkernel check my_group.py:G --degree 3\n"
+        "  emkernel check Lorentz --dimension 6 --form 'diag(1, -1, -1, -1)'",
     )
     check.add_argument("group", help="catalogue name, or my_group.py:NAME")
     check.add_argument(
@@ -99,6 +104,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument("--order", type=int, help="number of elements it should have")
     check.add_argument("--dimension", type=int, help="dimension its Lie algebra should have")
+    check.add_argument(
+        "--form",
+        action="append",
+        help="bilinear form that it should preserve, 'diag(1, -1)' or '[[0, 1], [-1, 0]]'; may be repeated",
+    )
+    check.add_argument(
+        "--quick", action="store_true", help="only what the group is: no maps, couplings or layers"
+    )
     run = commands.add_parser(
         "train", help="train a reference model", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
@@ -148,21 +161,49 @@ def _integers(text: str):
 
 
 def _groups() -> int:
-    print(f"{'name':10} {'d':>3} {'order':>8}  generators")
-    for name, make in emkernel.groups.catalogue().items():
+    groups = emkernel.groups
+    symbols = {groups.point_group(hm).digest: (hm, names[0]) for hm, names in groups.point_groups().items()}
+    print(f"{'name':12} {'d':>3} {'order':>20} {'dimension':>9}  symbols")
+    for name, make in groups.catalogue().items():
         G = make()
         order = "infinite" if G.order is None else G.order
-        print(
-            f"{name:10} {G.d:>3} {order:>8}  {len(G.discrete_generators)} discrete, {len(G.lie_algebra)} Lie algebra"
-        )
+        both = "  ".join(symbols.get(G.digest, ()))
+        print(f"{name:12} {G.d:>3} {order:>20} {len(G.lie_algebra):>9}  {both}".rstrip())
+    print("\nfamilies, with whole numbers, as in 'C(7)':")
+    for name, family in groups.families().items():
+        text = (family.__doc__ or "").strip().splitlines()[0]
+        print(f"  {name + '(' + ', '.join(inspect.signature(family).parameters) + ')':16} {text}")
     return 0
+
+
+def _form(text: str) -> np.ndarray:
+    """A square matrix from "diag(1, -1)" or "[[0, 1], [-1, 0]]": numbers alone, nothing is evaluated."""
+    diagonal = re.fullmatch(r"\s*diag\s*\((.*)\)\s*", text, re.DOTALL)
+    try:
+        matrix = np.array(ast.literal_eval(f"[{diagonal[1]}]" if diagonal else text.strip()), float)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        matrix = np.zeros(0)
+    matrix = np.diag(matrix) if diagonal and matrix.ndim == 1 else matrix
+    if matrix.ndim != 2 or not matrix.size or len(matrix) != len(matrix.T) or not np.isfinite(matrix).all():
+        raise ValueError(f"--form is {text!r}; expected a square matrix, as in 'diag(1, -1)' or '[[0, 1], [-1, 0]]'")
+    return matrix
 
 
 def _check(args) -> int:
     from .checks import check_group
 
+    forms = [_form(text) for text in args.form or ()]
+    group = load_group(args.group)
+    for form in forms:
+        if len(form) != group.d:
+            raise ValueError(f"--form is a matrix of size {len(form)}, and {group.name} acts on {group.d} dimensions")
     report = check_group(
-        load_group(args.group), order=args.order, dimension=args.dimension, degree=args.degree
+        group,
+        order=args.order,
+        dimension=args.dimension,
+        form=np.array(forms) if forms else None,
+        degree=args.degree,
+        quick=args.quick,
     )
     print(report)
     return 0 if report.passed else 1

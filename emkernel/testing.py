@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import torch
 
-from ._equivariance import dtype_of, report_equivariance
+from ._conditioning import tolerance
+from ._equivariance import dtype_of, group_of, report_equivariance, reps_of
 from .checks import TOLERANCE, check_equivariance, check_group, check_rep
 from .matrix_group import MatrixGroup
 from .rep import Rep
@@ -37,7 +38,8 @@ def assert_equivariant(
     Args:
         fn, args, reps_in, rep_out, n, generator: as for :func:`emkernel.equivariance_error`.
         tol: largest relative error; by default that of the least precise dtype among the arguments: 1e-10 in float64,
-            1e-5 in float32, 1e-2 in float16, 5e-2 in bfloat16.
+            1e-5 in float32, 1e-2 in float16, 5e-2 in bfloat16; larger where the group is written in a basis of large
+            condition, as for :func:`emkernel.check_equivariance`.
 
     Raises:
         AssertionError: it is not, with the report.
@@ -46,7 +48,9 @@ def assert_equivariant(
         UserWarning: the output vanishes, so that the assertion says nothing.
     """
     dtype = dtype_of(args)
-    tol = TOLERANCE[dtype] if tol is None else tol
+    if tol is None:
+        group_of(args, reps_in, rep_out)
+        tol = tolerance(dtype, reps_of(reps_in, rep_out))
     _assert(report_equivariance(fn, args, reps_in, rep_out, n=n, tol=tol, dtype=dtype, generator=generator))
 
 
@@ -75,7 +79,7 @@ def assert_group(G: MatrixGroup, **expected) -> None:
 
     Args:
         G: the group.
-        **expected: ``order``, ``dimension``, ``form``, ``degree`` of :func:`emkernel.check_group`.
+        **expected: ``order``, ``dimension``, ``form``, ``degree``, ``quick`` of :func:`emkernel.check_group`.
 
     Raises:
         AssertionError: they do not, with the report.

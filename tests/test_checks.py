@@ -1,13 +1,27 @@
 """The checkers are green on what is right, and red on everything that is broken on purpose."""
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from emkernel import GivenRep, MatrixGroup, RepError, Scalar, V, _check_group, groups, irreps, knn_graph
+from emkernel import (
+    GivenRep,
+    MatrixGroup,
+    RepError,
+    Scalar,
+    SolverError,
+    V,
+    _check_group,
+    _check_irreps,
+    _check_maps,
+    groups,
+    irreps,
+    knn_graph,
+)
+from emkernel._conditioning import condition, tolerance
 from emkernel.checks import check_equivariance, check_group, check_rep, equivariance_error
 from emkernel.errors import GroupError
 from emkernel.nn import (
@@ -62,6 +76,11 @@ def seed():
     torch.manual_seed(0)
 
 
+def words(report):
+    """The text of a report on one line."""
+    return " ".join(str(report).split())
+
+
 def red(report):
     return " | ".join(c.name for c in report.failures)
 
@@ -79,8 +98,10 @@ def test_groups_pass(name):
     assert (report.order, report.is_compact) == (G.order, G.is_compact)
     assert report.completely_reducible == (name != "shear")
     text = str(report)
-    for word in (G.name, f"d = {G.d}", "bilinear forms", "couplings", "PointConv", "in V^2", "passed"):
+    for word in (G.name, f"d = {G.d}", "bilinear forms", "couplings", "PointConv", "in V^2", "passed", " s]"):
         assert word in text
+    assert all(len(line) <= 100 for line in text.splitlines()), text
+    assert sum(s.seconds for s in report.sections) == report.seconds > 0
     assert sum("is complete" in c.name for c in report.checks) >= 4
     assert {c.dtype for c in report.checks} == {torch.float64, torch.float32}
 
@@ -94,7 +115,7 @@ def test_facts_of_a_group():
         ("5a", "real", (0, 1)),
     ]
     assert (report.order, report.dimension) == (None, 3)
-    assert "signature (1, 3)" in str(check_group(groups.Lorentz(), degree=1))
+    assert "signature (1, 3)" in str(check_group(groups.Lorentz(), degree=1, quick=True))
     with pytest.raises(FrozenInstanceError):
         report.order = 3
 
@@ -103,8 +124,8 @@ def test_a_wrong_generator_is_red():
     right = groups.Th()
     quarter = [[0, -1, 0], [1, 0, 0], [0, 0, 1]]
     wrong = MatrixGroup("Th?", [quarter, *right.discrete_generators[1:]])
-    assert check_group(wrong, degree=1).passed  # it is a group, though not the one that was meant
-    report = check_group(wrong, order=24, degree=1)
+    assert check_group(wrong, quick=True).passed  # it is a group, though not the one that was meant
+    report = check_group(wrong, order=24, quick=True)
     assert red(report) == "order 24" and "found" in str(report)
 
 
@@ -112,28 +133,117 @@ def test_a_wrong_form_or_dimension_is_red():
     eta = np.diag([1.0, -1, -1, -1])
     lie = groups.Lorentz().lie_algebra.copy()
     lie[0] = -lie[0] @ eta
-    assert "stated form" in red(check_group(MatrixGroup("Lorentz?", lie_algebra=lie[:1]), form=eta, degree=1))
+    assert "stated form" in red(check_group(MatrixGroup("Lorentz?", lie_algebra=lie[:1]), form=eta, quick=True))
     one = MatrixGroup("SO3?", lie_algebra=groups.SO(3).lie_algebra[:1])
-    assert red(check_group(one, dimension=3, degree=1)) == "Lie algebra of dimension 3"
-    assert red(check_group(one, order=4, degree=1)) == "order 4"
+    assert red(check_group(one, dimension=3, quick=True)) == "Lie algebra of dimension 3"
+    assert red(check_group(one, order=4, quick=True)) == "order 4"
     mirror = MatrixGroup("mirror?", [np.diag([1.0, -1.5, 1.0])])
-    assert "stated form" in red(check_group(mirror, form=np.eye(3), degree=1))
+    assert "stated form" in red(check_group(mirror, form=np.eye(3), quick=True))
+
+
+def test_a_finite_group_has_all_its_irreducibles():
+    report = check_group(groups.Th(), quick=False)
+    assert sum(r.size**2 / len(r.endomorphisms) for r in report.irreps) == 24
+    assert "all 6 irreducibles" in words(report) and "24 of 24" in words(report) and "8 for 8 classes" in words(report)
+    assert check_group(groups.Th(), quick=True).irreps is None
+    assert check_group(groups.O(3), degree=1).irreps is None
+
+
+def test_the_invariants_of_a_group():
+    text = words(check_group(groups.Oh(), quick=True))
+    assert "1 symmetric, 0 antisymmetric; signature (3, 0)" in text
+    assert "degree 0, 1, ...: 1 0 1 0 2 0 3 0 4" in text
+    text = words(check_group(groups.Galilei(1), quick=True))
+    assert "signature (1, 0) with a radical of dimension 2" in text
+    assert "0 symmetric, 1 antisymmetric" in words(check_group(groups.Sp(4), quick=True))
+    assert "degree 0, 1, ...: 1 0 1 0 1" in words(check_group(groups.Lorentz(), quick=True))
+
+
+def test_quick_leaves_out_what_takes_long():
+    titles = [s.title for s in check_group(groups.Th(), quick=True).sections]
+    assert titles == ["group", "invariants", "irreducibles"]
+    assert red(check_group(groups.Th(), order=12, quick=True)) == "order 12"
+
+
+def test_what_is_not_done_is_said(monkeypatch):
+    report = check_group(shear(), degree=1)
+    assert report.passed and "shear is not known to be compact or reductive" in words(report)
+    monkeypatch.setattr(_check_group, "LARGEST", 8)
+    monkeypatch.setattr(_check_group, "RELATED", 7)
+    monkeypatch.setattr(_check_irreps, "ORDER", 20)
+    monkeypatch.setattr(_check_maps, "COUPLED", 26)
+    report = check_group(groups.Th())
+    assert report.passed and len(report.multiplicities[0][1]) == 1
+    for text in (
+        "splitting V^2, of dimension 9: larger than 8",
+        "order 24, at most 20",
+        "1 larger triples, of 2",
+        "relations of the group on 3a: more than 7 dimensions",
+    ):
+        assert text in words(report) or text in str(report.refused), str(report)
+    assert f"{len(report.refused)} not done; " in str(report)
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "text"),
+    [
+        ("ENTRIES", 8, "Hom(V, V): 1 maps of 3 x 3 are too large to build"),
+        ("UNKNOWNS", 8, "independent count of Hom(V, V), 1 maps: 3 x 3 unknowns are too many"),
+        ("TRIPLES", 1, "couplings of 1 larger triples, of 2: at most 1"),
+    ],
+)
+def test_maps_that_are_too_large_are_left_out(limit, value, text, monkeypatch):
+    monkeypatch.setattr(_check_maps, limit, value)
+    report = check_group(groups.O(3), degree=1)
+    assert report.passed and text in words(report)
+    assert ("Hom(V, V) is complete" in str(report)) == (limit == "TRIPLES")
+
+
+def test_large_maps_without_irreducibles_are_left_out(monkeypatch):
+    monkeypatch.setattr(_check_maps, "UNSPLIT", 3)
+    assert "Hom(V, V): 2 x 2 unknowns without irreducibles" in words(check_group(shear(), degree=1))
+
+
+def test_a_layer_of_large_pieces_is_left_out(monkeypatch):
+    monkeypatch.setattr(_check_group, "COUPLED", 4)
+    report = check_group(groups.O(3))
+    assert report.passed and "a layer with the pieces of V^2: dimension 5, at most 4" in words(report)
+
+
+def test_a_large_group_is_no_burden():
+    report = check_group(groups.get("Rubik"), quick=True)
+    assert report.passed and report.order == 43252003274489856000
+    assert [(r.size, r.type, copies) for r, copies in report.multiplicities] == [
+        (1, "real", (2,)),
+        (16, "complex", (1,)),
+        (12, "real", (1,)),
+        (7, "real", (1,)),
+        (11, "real", (1,)),
+    ]
+    assert "splitting V^2, of dimension 2304" in words(report)
 
 
 @pytest.mark.parametrize("name", ["Th", "O3", "shear"])
 def test_a_truncated_basis_is_red(name, monkeypatch):
-    whole = _check_group.equivariant_basis
-    monkeypatch.setattr(_check_group, "equivariant_basis", lambda a, b: whole(a, b)[:-1])
+    whole = _check_maps.equivariant_basis
+    monkeypatch.setattr(_check_maps, "equivariant_basis", lambda a, b: whole(a, b)[:-1])
     report = check_group(GROUPS[name][0]())
-    assert "equivariant_basis(V, V) is complete" in red(report) and report.error >= 1
+    assert "Hom(V, V) is complete" in red(report) and report.error >= 1
+
+
+@pytest.mark.parametrize("name", ["Th", "skewO3"])
+def test_a_basis_that_is_not_equivariant_is_red(name, monkeypatch):
+    whole = _check_maps.equivariant_basis
+    monkeypatch.setattr(_check_maps, "equivariant_basis", lambda a, b: whole(a, b) + 1e-6)
+    assert "Hom(V, V) is equivariant and orthonormal" in red(check_group(GROUPS[name][0](), degree=1))
 
 
 def test_truncated_couplings_are_red(monkeypatch):
-    whole = _check_group.couplings
-    monkeypatch.setattr(_check_group, "couplings", lambda *triple: whole(*triple)[:-1])
-    assert red(check_group(groups.Th())) == "couplings a ⊗ b -> c, a in V, are complete"
-    monkeypatch.setattr(_check_group, "couplings", lambda *triple: whole(*triple) + 1e-6)
-    assert red(check_group(groups.Th())) == "couplings a ⊗ b -> c, a in V, on unseen elements"
+    whole = _check_maps.couplings
+    monkeypatch.setattr(_check_maps, "couplings", lambda *triple: whole(*triple)[:-1])
+    assert red(check_group(groups.Th())) == "couplings are complete"
+    monkeypatch.setattr(_check_maps, "couplings", lambda *triple: whole(*triple) + 1e-6)
+    assert red(check_group(groups.Th())) == "couplings are equivariant on unseen elements"
 
 
 def test_a_truncated_decomposition_is_red(monkeypatch):
@@ -145,7 +255,62 @@ def test_a_truncated_decomposition_is_red(monkeypatch):
 
     monkeypatch.setattr(IrrepTable, "decompose", without_last)
     failures = red(check_group(groups.Th()))
-    assert "V^2 = " in failures and "equivariant_basis(V^2, V^2) is complete" in failures
+    assert "V^2 = " in failures and "Hom(V^2, V^2) is complete" in failures
+
+
+def test_a_missing_irreducible_is_red(monkeypatch):
+    whole = _check_irreps.irreps
+    monkeypatch.setattr(_check_irreps, "irreps", lambda G, degree: whole(G, degree)[: None if degree else -1])
+    failures = red(check_group(groups.Th(), degree=1))
+    assert "Σ d²/e" in failures and "as many complex irreducibles as conjugacy classes" in failures
+
+
+def test_a_wrong_type_is_red(monkeypatch):
+    whole = _check_irreps.irreps
+
+    def mistaken(G, degree):
+        return [replace(r, type="real") if r.type == "complex" else r for r in whole(G, degree)]
+
+    monkeypatch.setattr(_check_irreps, "irreps", mistaken)
+    failures = red(check_group(groups.Th(), degree=1))
+    assert "types agree" in failures and "conjugacy classes" in failures
+
+
+@pytest.mark.parametrize("name", ["Th", "Lorentz", "skewO3"])
+def test_wrong_invariants_are_red(name, monkeypatch):
+    G = GROUPS[name][0]()
+    forms, polynomials = _check_irreps.invariant_forms, _check_irreps.invariant_polynomials
+
+    def crooked(rep):
+        found = forms(rep)
+        return replace(found, symmetric=found.symmetric + 1e-5)
+
+    monkeypatch.setattr(_check_irreps, "invariant_forms", crooked)
+    assert "bilinear forms are invariant" in red(check_group(G, quick=True))
+    monkeypatch.setattr(_check_irreps, "invariant_forms", forms)
+
+    def bent(rep, degree):
+        found = polynomials(rep, degree)
+        return replace(found, coefficients=tuple(c + 1e-5 for c in found.coefficients))
+
+    monkeypatch.setattr(_check_irreps, "invariant_polynomials", bent)
+    assert red(check_group(G, quick=True)) == "polynomials are invariant on unseen elements"
+    if G.is_finite:
+
+        def fewer(rep, degree):
+            found = polynomials(rep, degree)
+            return replace(found, coefficients=tuple(c[:-1] if k == 4 else c for k, c in enumerate(found.coefficients)))
+
+        monkeypatch.setattr(_check_irreps, "invariant_polynomials", fewer)
+        assert red(check_group(G, quick=True)) == "as many polynomials as Molien's series"
+
+
+def test_a_signature_that_is_not_clear_is_said(monkeypatch):
+    def unclear(*_):
+        raise SolverError("the form has the eigenvalue 1e-7")
+
+    monkeypatch.setattr(_check_irreps.InvariantForms, "signature", unclear)
+    assert "signature unclear to rounding" in str(check_group(groups.Th(), quick=True))
 
 
 def test_a_broken_layer_is_red(monkeypatch):
@@ -159,7 +324,7 @@ def test_exceptions_become_red_lines(monkeypatch):
     def fail(*_):
         raise RuntimeError("something is odd")
 
-    monkeypatch.setattr(_check_group, "irreps", fail)
+    monkeypatch.setattr(_check_irreps, "irreps", fail)
     report = check_group(groups.Th())
     assert not report.passed and report.error == np.inf
     assert "RuntimeError: something is odd" in str(report)
@@ -168,6 +333,8 @@ def test_exceptions_become_red_lines(monkeypatch):
 def test_the_callers_mistakes_raise():
     with pytest.raises(GroupError, match="form has shape"):
         check_group(groups.Th(), form=np.eye(4))
+    with pytest.raises(GroupError, match="form has shape"):
+        check_group(groups.Th(), form=np.eye(3)[None, None])
     with pytest.raises(GroupError, match="expected a MatrixGroup"):
         check_group("Th")
     with pytest.raises(ValueError, match="degree"):
@@ -206,19 +373,19 @@ def spinor_of_rotations():
     spin = np.stack([np.kron(TURN, one), np.kron(flip, TURN), np.kron(swap, TURN)]) / 2
     so3 = groups.SO(3).lie_algebra
     same = np.sum(commutator(so3[0], so3[1]) * so3[2]) * np.sum(commutator(spin[0], spin[1]) * spin[2])
-    return GivenRep(groups.SO(3), lie=np.sign(same) * spin)
+    return GivenRep(groups.SO(3), lie=np.sign(same) * spin, verify=False)
 
 
 def wrong_images(G, **changed):
     images = {"discrete": G.discrete_generators.copy(), "lie": G.lie_algebra.copy()}
     for name, (i, m) in changed.items():
         images[name][i] = m
-    return GivenRep(G, **images)
+    return GivenRep(G, **images, verify=False)
 
 
 LINES = {"products": "equal products", "brackets": "images of brackets", "logarithms": "exp(dρ(log g))"}
 BAD = {
-    "too high an order": (lambda: GivenRep(groups.C(4), [[[0.6, -0.8], [0.8, 0.6]]]), "products"),
+    "too high an order": (lambda: GivenRep(groups.C(4), [[[0.6, -0.8], [0.8, 0.6]]], verify=False), "products"),
     "mirrors at a wrong angle": (
         lambda: wrong_images(
             MatrixGroup("D4", [np.diag([1, -1]), [[0, 1], [1, 0]]]), discrete=(1, [[0.6, 0.8], [0.8, -0.6]])
@@ -235,17 +402,17 @@ BAD = {
         "brackets",
     ),
     "dependent generators": (
-        lambda: GivenRep(MatrixGroup("SO2", lie_algebra=[TURN, 2 * TURN]), lie=[TURN, TURN]),
+        lambda: GivenRep(MatrixGroup("SO2", lie_algebra=[TURN, 2 * TURN]), lie=[TURN, TURN], verify=False),
         "brackets",
     ),
     "a zero generator": (
-        lambda: GivenRep(MatrixGroup("0", lie_algebra=[np.zeros((2, 2))]), lie=[TURN]),
+        lambda: GivenRep(MatrixGroup("0", lie_algebra=[np.zeros((2, 2))]), lie=[TURN], verify=False),
         "brackets",
     ),
     "a spinor of rotations": (spinor_of_rotations, "logarithms"),
-    "half a turn for a turn": (lambda: GivenRep(groups.SO(2), lie=[TURN / 2]), "logarithms"),
+    "half a turn for a turn": (lambda: GivenRep(groups.SO(2), lie=[TURN / 2], verify=False), "logarithms"),
     "another component": (
-        lambda: GivenRep(MatrixGroup("SO2", [-np.eye(2)], [TURN]), [np.eye(2)], [TURN]),
+        lambda: GivenRep(MatrixGroup("SO2", [-np.eye(2)], [TURN]), [np.eye(2)], [TURN], verify=False),
         "logarithms",
     ),
 }
@@ -260,7 +427,7 @@ def test_images_that_are_no_representation_are_red(case):
 
 
 def test_what_only_the_logarithm_shows():
-    for rep in (spinor_of_rotations(), GivenRep(groups.SO(2), lie=[TURN / 2])):
+    for rep in (spinor_of_rotations(), GivenRep(groups.SO(2), lie=[TURN / 2], verify=False)):
         assert all("log" in c.name for c in check_rep(rep).failures)
     assert check_rep(GivenRep(groups.SU(2), lie=groups.SU(2).lie_algebra)).passed
 
@@ -321,7 +488,7 @@ class Perturbed(nn.Module):
         super().__init__()
         self.rep_in = self.rep_out = V(G)
         self.weight = nn.Parameter(
-            torch.eye(3, dtype=torch.float64) + size * torch.randn(3, 3, dtype=torch.float64)
+            torch.eye(G.d, dtype=torch.float64) + size * torch.randn(G.d, G.d, dtype=torch.float64)
         )
         self.nonlinear = nonlinear
 
@@ -339,6 +506,93 @@ def test_broken_layers_are_red():
     assert red(check_equivariance(Perturbed(G, 0, nonlinear=True))).count("equivariant") == 2
     assert check_equivariance(Perturbed(G, 1e-7), tol=1e-5).passed
     assert len(check_equivariance(Perturbed(G, 0), tol={torch.bfloat16: 5e-2}).checks) == 1
+
+
+# ---- the basis in which a group is written ----------------------------------------------------------------------
+
+
+def rewritten(G, basis):
+    back = np.linalg.inv(basis)
+    return MatrixGroup(G.name, basis @ G.discrete_generators @ back, basis @ G.lie_algebra @ back)
+
+
+def crooked(G, kappa):
+    rng = np.random.default_rng(1)
+    left, right = (np.linalg.qr(rng.standard_normal((G.d, G.d)))[0] for _ in range(2))
+    return rewritten(G, left @ np.diag(np.geomspace(1, kappa, G.d)) @ right)
+
+
+@pytest.mark.parametrize("make", [groups.Th, lambda: groups.O(3), groups.Lorentz, lambda: groups.Sp(4)])
+def test_units_cost_no_digits(make):
+    G = make()
+    G = rewritten(G, np.diag(np.geomspace(1, 3e5, G.d)))
+    for rep in (V(G), V.T(G), (V**2)(G), (2 * Scalar + V)(G)):
+        assert condition(rep) < 1.5
+    for layer in layers(G):
+        report = check_equivariance(layer)
+        assert report.passed, str(report)
+        assert [c.tol for c in report.checks] == [1e-10, 1e-5]
+
+
+@pytest.mark.parametrize("make", [groups.Th, groups.Lorentz, lambda: groups.Sp(4), lambda: groups.SL(2)])
+@pytest.mark.parametrize("kappa", [50.0, 1e3])
+def test_a_crooked_basis_multiplies_the_tolerance(make, kappa):
+    G = crooked(make(), kappa)
+    found = condition(V(G))
+    assert kappa / 4 < found < 2 * kappa
+    assert condition((V * V.T + Scalar)(G)) == pytest.approx(found**2)
+    assert condition(irreps(G, 1)[1]) == 1
+    for layer in (PointConv((2 * Scalar + V)(G), (2 * Scalar + V)(G), edge_rep=V(G), width=2), Linear(V(G), V(G))):
+        report = check_equivariance(layer)
+        assert report.passed, str(report)
+        assert report.checks[1].tol == pytest.approx(found * 1e-5) and "of condition" in str(report)
+
+
+@pytest.mark.parametrize("make", [groups.Th, groups.Lorentz, lambda: groups.Sp(4), lambda: groups.SL(2)])
+@pytest.mark.parametrize("kappa", [50.0, 1e3])
+def test_a_crooked_basis_is_no_excuse(make, kappa):
+    G = crooked(make(), kappa)
+    off = {torch.float64: 100 * kappa * 1e-10, torch.float32: 0.2}
+    for dtype, size in off.items():
+        report = check_equivariance(Perturbed(G, size))
+        assert str(dtype).removeprefix("torch.") in red(report), str(report)
+    with pytest.raises(AssertionError):
+        assert_equivariant(lambda x: x.abs(), [torch.randn(4, G.d)], [V(G)], V(G))
+    assert_equivariant(lambda x: 2 * x, [torch.randn(4, G.d)], [V(G)], V(G))
+
+
+def test_no_basis_excuses_everything():
+    G = crooked(groups.Th(), 1e4)
+    assert tolerance(torch.float32, [(V**3)(G)]) == tolerance(torch.float64, [(V**3)(G)]) == 1e-2
+    assert tolerance(torch.bfloat16, [V(G)]) == 5e-2
+    report = check_equivariance(Linear((V**2)(G), (V**2)(G)))
+    assert "float32" in red(report) and "float32 has too few digits for a basis of condition" in str(report)
+
+
+def test_the_representations_of_a_crooked_basis():
+    G = crooked(groups.O(3), 1e3)
+    report = check_rep((V**2)(G))
+    assert report.passed, str(report)
+    lie = G.lie_algebra.copy()
+    lie[0] *= 1.001
+    assert "brackets" in red(check_rep(GivenRep(G, G.discrete_generators, lie, verify=False)))
+
+
+@pytest.mark.parametrize("make", [groups.Th, groups.Lorentz, lambda: groups.SE(2), lambda: groups.GL(2)])
+@pytest.mark.parametrize("kappa", [50.0, 1e3])
+def test_groups_in_a_crooked_basis_pass(make, kappa):
+    report = check_group(crooked(make(), kappa))
+    assert report.passed, str(report)
+
+
+def test_powers_of_a_generator_add_up_its_rounding():
+    report = check_group(groups.C(999_999))
+    assert report.passed, str(report)
+    assert tolerance(torch.float64, [V(groups.C(999_999))]) < 1e-9
+    assert tolerance(torch.float64, [V(groups.C(99_999))]) == 1e-10
+
+
+# ---- where it is violated ---------------------------------------------------------------------------------------
 
 
 def test_the_report_says_where():

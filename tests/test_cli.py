@@ -62,7 +62,7 @@ def group_file(tmp_path):
 def test_groups_lists_the_catalogue(run):
     status, out, err = run("groups")
     assert status == 0 and err == ""
-    rows = {line.split()[0]: line.split() for line in out.splitlines()[1:]}
+    rows = {line.split()[0]: line.split() for line in out.split("\n\n")[0].splitlines()[1:]}
     assert set(rows) == set(emkernel.groups.catalogue())
     assert rows["Oh"][1:3] == ["3", "48"] and rows["Lorentz"][1:3] == ["4", "infinite"]
 
@@ -102,10 +102,35 @@ def test_a_file_that_was_changed_is_read_again(group_file):
     assert load_group(f"{group_file('G = ek.MatrixGroup(chr(98), [half])')}:G").name == "b"
 
 
-@pytest.mark.parametrize("expected", [("--order", "24"), ("--dimension", "1")])
+@pytest.mark.parametrize("expected", [("--order", "24"), ("--dimension", "1"), ("--form", "diag(1,2,3)")])
 def test_a_failing_check_has_status_one(run, expected):
-    status, out, _ = run("check", "C2z", "--degree", "1", *expected)
+    status, out, _ = run("check", "C3z", "--degree", "1", "--quick", *expected)
     assert status == 1 and "FAIL" in out
+
+
+@pytest.mark.parametrize("form", ["diag(1, -1,-1,-1.0)", " [[2,0,0,0],[0,-2,0,0],[0,0,-2,0],(0,0,0,-2e0)] "])
+def test_check_of_a_form(run, form):
+    status, out, _ = run("check", "Lorentz", "--quick", "--form", form, "--form", form)
+    assert status == 0 and out.count("the stated form is invariant") == 2
+    assert "PointConv" not in out and "PointConv" in run("check", "C2z", "--degree", "1")[1]
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["", "1", "diag()", "diag(1, x)", "[[1, 2]]", "[[1, 2], [3]]", "diag([1, 2])", "[[1, 2j], [0, 1]]",
+     "__import__('os').getcwd()", "[[1e999, 0], [0, 1]]", "[" * 300, "diag(1) + 1", "[['1', 0], [0, None]]"],
+)  # fmt: skip
+def test_a_form_that_is_none(refused, form):
+    assert "expected a square matrix" in refused("check", "C2", f"--form={form}")
+
+
+def test_a_form_of_another_size(refused):
+    assert "acts on 2 dimensions" in refused("check", "C2", "--form", "diag(1, 1, 1)")
+
+
+def test_check_says_what_it_does_not_do(run):
+    status, out, _ = run("check", "Borel2", "--degree", "1")
+    assert status == 0 and "not done: irreducibles: Borel(2) is not known to be" in out
 
 
 @pytest.mark.parametrize(

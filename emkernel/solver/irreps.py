@@ -152,7 +152,9 @@ class IrrepTable:
             if self.coordinates.completely_reducible:
                 maps = intertwiners(r.normal, images)
                 if len(maps):
-                    return r.index, maps[0] * np.sqrt(r.size)
+                    W, one = maps[0] * np.sqrt(r.size), np.eye(r.size)
+                    # the piece itself, met again: no other basis than when it was met first
+                    return r.index, one if np.abs(W - one).max() < 1e-9 else W
             elif all(
                 np.allclose(x, y, rtol=0, atol=1e-12)
                 for x, y in ((images.discrete, r.normal.discrete), (images.lie, r.normal.lie))
