@@ -16,7 +16,6 @@ from .matrix_group import MatrixGroup
 
 __all__ = ["Cayley", "cayley", "orbits"]
 
-
 NEAR = 1e-5  # two matrices closer than this are the same element
 
 

@@ -63,14 +63,18 @@ def report(G: MatrixGroup) -> None:
     ek.check_group(G)
 
 
-# what is built, and the largest dimension of V for which it is
-RECIPES: dict[Callable[[MatrixGroup], None], int] = {convolutions: 6, models: 4, squares: 4, irreducibles: 4, report: 4}
+# what is built, and the largest dimension of V for which it is: of groups that split, and of others, whose solutions
+# are dense
+RECIPES: dict[Callable[[MatrixGroup], None], tuple[int, int]] = {
+    convolutions: (6, 4), models: (4, 4), squares: (4, 2), irreducibles: (4, 0), report: (4, 2),
+}  # fmt: skip
 
 
 def build(G: MatrixGroup) -> None:
     """Every recipe that applies, each as a process would that builds nothing else."""
+    whole = not tables.irrep_table(G).coordinates.completely_reducible
     for recipe, largest in RECIPES.items():
-        if G.d <= largest:
+        if G.d <= largest[whole]:
             tables._tables.clear()
             recipe(G)
 
