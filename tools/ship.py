@@ -70,11 +70,16 @@ RECIPES: dict[Callable[[MatrixGroup], None], tuple[int, int]] = {
 }  # fmt: skip
 
 
+def applies(recipe: Callable[[MatrixGroup], None], G: MatrixGroup) -> bool:
+    """Whether what the recipe needs of this group ships."""
+    whole = not tables.irrep_table(G).coordinates.completely_reducible
+    return G.d <= RECIPES[recipe][whole]
+
+
 def build(G: MatrixGroup) -> None:
     """Every recipe that applies, each as a process would that builds nothing else."""
-    whole = not tables.irrep_table(G).coordinates.completely_reducible
-    for recipe, largest in RECIPES.items():
-        if G.d <= largest[whole]:
+    for recipe in RECIPES:
+        if applies(recipe, G):
             tables._tables.clear()
             recipe(G)
 
