@@ -44,7 +44,8 @@ number = sum(len(couplings(table, a, b, c)) for a in ten for b in ten for c in t
 print(imported, split, time.perf_counter() - start, len(ten), number, sum(m * m for m in found.values()))
 """
 EMLP = """
-import time
+import resource, time
+resource.setrlimit(resource.RLIMIT_AS, (12 * 2**30,) * 2)
 from emlp.groups import *
 from emlp.reps import V
 start = time.perf_counter()
@@ -63,7 +64,8 @@ def run(code: str, limit: float, **environment) -> list[str]:
     except subprocess.TimeoutExpired:
         return [f"stopped after {limit:.0f} s"]
     if done.returncode:
-        return [f"fails: {done.stderr.strip().splitlines()[-1][:80]}"]
+        said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        return [f"fails: {said[-1][:80]}"]
     return done.stdout.split()
 
 

@@ -9,7 +9,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from . import _finite
+from . import _sharpen
 from .errors import GroupError
 from .group_element import GroupElement
 from .matrix_group import MatrixGroup
@@ -40,7 +40,7 @@ class Cayley:
         self._back = np.linalg.inv(self._basis)
         generators = self._basis @ group.discrete_generators @ self._back
         if len(self.elements) <= 500:  # without the rounding of a badly conditioned basis
-            generators = _finite.polish(generators, 1e-4, 500) if len(generators) else generators
+            generators = _sharpen.polish(generators, 1e-4, 500) if len(generators) else generators
         self._generators = generators
         self.matrices = self.elements.evaluate(generators, np.zeros((0, group.d, group.d)))
         rng = np.random.default_rng(0)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
 import scipy.linalg
 import torch
 
-from . import _compact, _finite
+from . import _compact, _finite, _orders, _sharpen
+from ._generators import check_invertible, frozen, realified, stacked
 from .errors import GroupError
 from .group_element import GroupElement, numpy_generator
 
@@ -57,10 +57,10 @@ class MatrixGroup:
         if not isinstance(name, str):
             raise GroupError(f"the first argument of MatrixGroup is its name, got {type(name).__name__}")
         self.name = name
-        discrete = _stack(discrete_generators, "discrete_generators", self.name)
-        lie = _stack(lie_algebra, "lie_algebra", self.name)
+        discrete = stacked(discrete_generators, "discrete_generators", self.name)
+        lie = stacked(lie_algebra, "lie_algebra", self.name)
         if np.iscomplexobj(discrete) or np.iscomplexobj(lie):
-            discrete, lie = _realified(discrete), _realified(lie)
+            discrete, lie = realified(discrete), realified(lie)
             d = None if d is None else 2 * d
         sizes = {len(m[0]) for m in (discrete, lie) if len(m)} | ({d} if d is not None else set())
         if len(sizes) != 1:
@@ -72,14 +72,14 @@ class MatrixGroup:
         self.d = sizes.pop()
         if self.d < 1:
             raise GroupError(f"{self.name}: dimension d={self.d}, expected at least 1")
-        self.discrete_generators = _frozen(discrete.reshape(-1, self.d, self.d))
-        self.lie_algebra = _frozen(lie.reshape(-1, self.d, self.d))
+        self.discrete_generators = frozen(discrete.reshape(-1, self.d, self.d))
+        self.lie_algebra = frozen(lie.reshape(-1, self.d, self.d))
         for i, h in enumerate(self.discrete_generators):
-            _check_invertible(h, i, self.name)
+            check_invertible(h, i, self.name)
         self._units = _compact.units(self.discrete_generators, self.lie_algebra)
         self._in_units = self.discrete_generators * self._units[:, None] / self._units
         largest = max((np.linalg.norm(h, 2) for h in self._in_units), default=1.0)
-        self._orders = tuple(_finite.order_of(h, largest=min(largest, 1e5)) for h in self._in_units)
+        self._orders = tuple(_orders.order_of(h, largest=min(largest, 1e5)) for h in self._in_units)
         self._trusted = trust_digits
         if not trust_digits:
             self._check_digits()
@@ -113,7 +113,7 @@ class MatrixGroup:
             ]
 
         discrete, lie = dense("discrete_generators"), dense("lie_algebra")
-        discrete, lie = _finite.sharpened(discrete), [_finite.sharpened_entries(a) for a in lie]
+        discrete, lie = _sharpen.sharpened(discrete), [_sharpen.sharpened_entries(a) for a in lie]
         is_complex = any(np.iscomplexobj(m) for m in (*discrete, *lie))
         return cls(str(group), discrete, lie, d=None if is_complex else d)
 
@@ -157,8 +157,8 @@ class MatrixGroup:
         Raises:
             GroupError: the products do not close within ``max_order`` elements at this tolerance.
         """
-        discrete = _stack(discrete_generators, "discrete_generators", name)
-        return cls(name, _finite.polish(np.asarray(discrete), tol, max_order))
+        discrete = stacked(discrete_generators, "discrete_generators", name)
+        return cls(name, _sharpen.polish(np.asarray(discrete), tol, max_order))
 
     # ---- identity -------------------------------------------------------------------------------------------
 
@@ -191,7 +191,7 @@ class MatrixGroup:
         basis = self.orthogonal_basis
         generators = [scipy.linalg.polar(h)[0] for h in _compact.conjugate(self.discrete_generators, basis)]
         blur = np.linalg.cond(basis / self._units) ** 2
-        orders = tuple(_finite.order_of(h, blur) for h in generators)
+        orders = tuple(_orders.order_of(h, blur) for h in generators)
         if None in orders:
             return None
         return _finite.permutations(np.array(generators).reshape(-1, self.d, self.d), orders, blur)
@@ -236,7 +236,7 @@ class MatrixGroup:
         if self._is_cyclic:
             return self._orders[0]
         if self._is_abelian:
-            return _finite.order_of_abelian(self._in_units, self._orders)
+            return _orders.order_of_abelian(self._in_units, self._orders)
         return None if self._permutations is None else self._permutations.order()
 
     def elements(self, max_order: int = 20_000) -> GroupElement:
@@ -269,7 +269,7 @@ class MatrixGroup:
     @cached_property
     def _written_error(self) -> float:
         """Half a unit in the last digit of generators typed with 3 to 12 digits, relative; 0 for any other."""
-        digits = _finite.typed_digits(np.concatenate([self.discrete_generators, self.lie_algebra]))
+        digits = _orders.typed_digits(np.concatenate([self.discrete_generators, self.lie_algebra]))
         return 0.0 if self._trusted or digits == 17 else 0.5 * 10.0 ** (1 - digits)
 
     @property
@@ -369,7 +369,7 @@ class MatrixGroup:
             return
         largest = max((np.linalg.norm(h, 2) for h in self._in_units), default=1.0)
         for i, (h, q) in enumerate(zip(self._in_units, self._orders)):
-            limit = None if q else _finite.hidden_order(h, min(largest, 1e5), self._written_error)
+            limit = None if q else _orders.hidden_order(h, min(largest, 1e5), self._written_error)
             if limit is not None:
                 raise GroupError(
                     f"{self.name}: discrete_generators[{i}] is a rotation of no order up to {limit}, and in this basis "
@@ -416,7 +416,7 @@ class MatrixGroup:
                     "from rounding. Leave it out, give its generator as lie_algebra, or pass trust_digits=True "
                     "if it is meant."
                 )
-            near = None if q else _finite.nearly_order(h, error=self._written_error)
+            near = None if q else _orders.nearly_order(h, error=self._written_error)
             if near:
                 order, miss = near
                 raise GroupError(
@@ -425,48 +425,3 @@ class MatrixGroup:
                     "infinite group. Write it in full precision, or take "
                     f"MatrixGroup.polished({self.name!r}, generators), or pass trust_digits=True if it is meant."
                 )
-
-
-def _stack(matrices: Sequence, what: str, name: str) -> np.ndarray:
-    items = []
-    for i, m in enumerate(matrices):
-        if isinstance(m, torch.Tensor):
-            m = m.detach().cpu().numpy()
-        try:
-            m = np.asarray(m)
-            m = m.astype(np.complex128 if np.iscomplexobj(m) else np.float64)
-        except (TypeError, ValueError) as e:
-            raise GroupError(f"{name}: {what}[{i}] is not a matrix of numbers: {e}") from None
-        if m.ndim != 2 or m.shape[0] != m.shape[1]:
-            raise GroupError(
-                f"{name}: {what}[{i}] has shape {m.shape}, expected a square matrix (d, d)"
-                + ("; pass a list of matrices, not one matrix" if m.ndim < 2 else "")
-            )
-        if not np.isfinite(m).all():
-            raise GroupError(f"{name}: {what}[{i}] has entries that are not finite numbers")
-        items.append(m)
-    if len({len(m) for m in items}) > 1:
-        raise GroupError(f"{name}: {what} have different sizes {[len(m) for m in items]}; all must be (d, d)")
-    return np.stack(items) if items else np.zeros((0, 0, 0))
-
-
-def _realified(m: np.ndarray) -> np.ndarray:
-    x, y = m.real, m.imag
-    return np.concatenate([np.concatenate([x, -y], 2), np.concatenate([y, x], 2)], 1)
-
-
-def _frozen(m: np.ndarray) -> np.ndarray:
-    m = np.ascontiguousarray(m, dtype=np.float64)
-    m.setflags(write=False)
-    return m
-
-
-def _check_invertible(h: np.ndarray, i: int, name: str) -> None:
-    units = _compact.units(h[None], h[:0])
-    s = np.linalg.svd(h * units[:, None] / units, compute_uv=False)
-    if s[-1] <= 1e-14 * s[0]:
-        raise GroupError(
-            f"{name}: discrete_generators[{i}] is not invertible (singular values from {s[0]:.2e} down to "
-            f"{s[-1]:.2e}); a group element must be. Is it a Lie algebra generator put in the wrong list, or are the "
-            "units of the coordinates very different?"
-        )

@@ -14,7 +14,7 @@ import numpy as np
 import scipy.linalg
 from scipy.spatial import cKDTree
 
-from . import _finite
+from . import _orders
 from .images import Images
 from .lifting import Lift, Worst, gap, lift, logarithm, units
 from .matrix_group import MatrixGroup
@@ -231,7 +231,7 @@ def _orders_of_words(worst: Worst, moves, names) -> None:
         h = np.linalg.multi_dot([np.eye(len(moves[0][0])), *[moves[k][0] for k in letters]])
         if not np.abs(h).max() < 1e3:
             continue
-        q = _finite.order_of(h, 10.0)
+        q = _orders.order_of(h, 10.0)
         if q:
             r = np.linalg.multi_dot([np.eye(len(moves[0][1])), *[moves[k][1] for k in letters]])
             spelt = f"({' '.join(names[k] for k in letters)})^{q} = 1"

@@ -9,7 +9,7 @@ from math import gcd
 import numpy as np
 import scipy.linalg
 
-from .. import _compact, _finite
+from .. import _compact, _sharpen
 from ..errors import GroupError
 from ..group_element import GroupElement
 from ..images import Images
@@ -83,7 +83,7 @@ class Coordinates:
             self._lie = (self._lie - self._lie.transpose(0, 2, 1)) / 2
         if group.is_finite:
             if group.order <= 500:
-                self._discrete = _finite.polish(self._discrete, 1e-4, 500)
+                self._discrete = _sharpen.polish(self._discrete, 1e-4, 500)
         elif self.hull.is_clear(self.noise):
             lie = self._lie / self.scales[:, None, None]
             exact = polished_group(self._discrete, lie, self.hull.basis, group._orders, max(self.noise, 1e-9))

@@ -11,74 +11,22 @@ between pieces is then solved for instead of read off, slower and still right.
 
 from __future__ import annotations
 
-import hashlib
 import string
-from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
-import scipy.linalg
 
-from .. import _compact
 from ..errors import GroupError, RepError, SolverError
 from ..images import Images
 from ..matrix_group import MatrixGroup
-from ..rep import DualRep, GivenRep, ProductRep, Rep, ScalarRep, SubRep, SumRep, VectorRep
+from ..rep import DualRep, ProductRep, Rep, ScalarRep, SubRep, SumRep, VectorRep
+from ._irrep import TYPES, Decomposition, Irrep
+from ._representations import in_good_coordinates, name_of_subspace
 from .coordinates import Coordinates
 from .nullspace import intertwiners, one_thread
-from .reductive import adjoint_basis
 from .splitting import division_basis, irreducible_subspaces, symmetric_form, traces
 
 __all__ = ["Decomposition", "Irrep", "IrrepTable", "irrep_table", "irreps"]
-
-TYPES = {1: "real", 2: "complex", 4: "quaternionic"}
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Irrep(GivenRep):
-    """An irreducible representation, bound to its group (or an unsplit piece where splitting is not certified).
-
-    Attributes:
-        label: dimension and a letter in order of discovery, "1a" the trivial one.
-        type: "real", "complex" or "quaternionic" for dim End = 1, 2, 4; None for an unsplit piece.
-        degree: the first tensor power of V in which it was found.
-        index: its place in the table of its group.
-        endomorphisms: (e, d, d) basis of End, the identity first, each of Frobenius norm sqrt(d).
-        form: (d, d) symmetric invariant form, g^T B g = B, norm sqrt(d); None when there is none.
-    """
-
-    label: str = ""
-    type: str | None = None
-    degree: int = 0
-    index: int = 0
-    normal: Images = field(default=None)
-    endomorphisms: np.ndarray = field(default=None)
-    form: np.ndarray | None = None
-
-    @property
-    def is_trivial(self) -> bool:
-        """Whether every element acts as 1."""
-        return self.index == 0
-
-    def __str__(self):
-        return self.label
-
-
-@dataclass(frozen=True)
-class Decomposition:
-    """A representation as a sum of irreducibles: x = Σ_i Σ_m back_i[m] (to_i[m] x).
-
-    Attributes:
-        parts: (irrep, to (m, d_i, n), back (m, n, d_i)) in the order of first appearance.
-    """
-
-    parts: tuple[tuple[Irrep, np.ndarray, np.ndarray], ...]
-
-    @property
-    def multiplicities(self) -> dict[str, int]:
-        """Copies of each irreducible by label."""
-        return {irrep.label: len(to) for irrep, to, _ in self.parts}
-
 
 class IrrepTable:
     """The irreducibles of one group that have been met so far, each in one fixed basis.
@@ -249,72 +197,18 @@ class IrrepTable:
             return self._decompose_sub(rep)
         if isinstance(rep, DualRep) and self.coordinates.completely_reducible and not isinstance(rep.base, VectorRep):
             return self._decompose_dual(rep)
-        images, basis, inverse = self._in_good_coordinates(rep)
+        images, basis, inverse = in_good_coordinates(self, rep)
         parts = []
         for index, frames in self.split(images, _degree(rep)):
             parts.append((index, frames.transpose(0, 2, 1) @ basis, inverse @ frames))
         return self._assemble(parts)
-
-    def _in_good_coordinates(self, rep: Rep) -> tuple[Images, np.ndarray, np.ndarray]:
-        """(images, L, L^-1): the representation in coordinates x' = L x that follow from those of V, or are as good."""
-        co = self.coordinates
-        if isinstance(rep, VectorRep):
-            return co.images, co.basis, co.inverse
-        if isinstance(rep, DualRep):
-            images, basis, inverse = self._in_good_coordinates(rep.base)
-            return images.dual(), inverse.T, basis.T
-        if isinstance(rep, ProductRep):
-            images, basis, inverse = self._in_good_coordinates(rep.factors[0])
-            for factor in rep.factors[1:]:
-                other = self._in_good_coordinates(factor)
-                images, basis = images.tensor(other[0]), np.kron(basis, other[1])
-                inverse = np.kron(inverse, other[2])
-            return images, basis, inverse
-        if isinstance(rep, SumRep):
-            parts = [self._in_good_coordinates(t) for n, t in rep.terms for _ in range(n)]
-            images = Images.direct_sum([p[0] for p in parts])
-            return images, *(scipy.linalg.block_diag(*(p[k] for p in parts)) for k in (1, 2))
-        if isinstance(rep, SubRep):
-            images, basis, _ = self._in_good_coordinates(rep.base)
-            Q, R = np.linalg.qr(basis @ rep.back)
-            return images.conjugate(Q.T, Q, _name_of_subspace(rep)), R, np.linalg.inv(R)
-        if isinstance(rep, ScalarRep) or (isinstance(rep, Irrep) and rep in self.irreps):
-            return self.irreps[getattr(rep, "index", 0)].normal, np.eye(rep.size), np.eye(rep.size)
-        return self._of_its_own(rep)
-
-    def _of_its_own(self, rep: Rep) -> tuple[Images, np.ndarray, np.ndarray]:
-        """A representation that is known by its images alone."""
-        co, images = self.coordinates, self.coordinates.normalise(rep.images)
-        if self.group.is_compact:
-            basis = MatrixGroup(
-                str(rep), images.discrete, images.lie, d=rep.size, trust_digits=True
-            ).orthogonal_basis
-            if basis is None:
-                raise RepError(
-                    f"{rep} preserves no positive form although {self.group.name} is compact: its images on "
-                    "the generators are not a representation"
-                )
-        elif co.completely_reducible:
-            basis = adjoint_basis(co.images, images)
-            if basis is None:
-                raise SolverError(
-                    f"{rep}: no coordinates are found in which this representation of {self.group.name} is closed "
-                    "under transpose with the group, so that it need not split into irreducibles. Likely causes: "
-                    "images that are not rational in the matrix entries, as exp(tA) -> t, or a basis of large "
-                    "condition."
-                )
-        else:
-            basis = np.diag(_compact.units(images.discrete, images.lie))
-        inverse = np.linalg.inv(basis)
-        changed = images.conjugate(basis, inverse, "orthogonal")
-        return replace(changed, probes=co.probes_of(changed)), basis, inverse
 
     def _decompose_sub(self, rep: SubRep) -> Decomposition:
         """The base in its irreducibles, the subspace in an orthonormal basis of those coordinates."""
         copies = [(irrep, m) for irrep, to, _ in self.decompose(rep.base).parts for m in to]
         to = np.concatenate([m for _, m in copies])
         Q, R = np.linalg.qr(to @ rep.back)
-        images = Images.direct_sum([irrep.normal for irrep, _ in copies]).conjugate(Q.T, Q, _name_of_subspace(rep))
+        images = Images.direct_sum([irrep.normal for irrep, _ in copies]).conjugate(Q.T, Q, name_of_subspace(rep))
         back = np.linalg.inv(R)
         parts = []
         for index, frames in self.split(images, _degree(rep)):
@@ -461,10 +355,6 @@ def _degree(rep: Rep) -> int:
     if isinstance(rep, (DualRep, SubRep)):
         return _degree(rep.base)
     return rep.degree if isinstance(rep, Irrep) else int(not isinstance(rep, ScalarRep))
-
-
-def _name_of_subspace(rep: SubRep) -> str:
-    return f"subspace {hashlib.sha256(rep.back.tobytes()).hexdigest()}"
 
 
 def _letters(i: int) -> str:

@@ -1,0 +1,58 @@
+"""One irreducible representation, and a representation as a sum of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..images import Images
+from ..rep import GivenRep
+
+TYPES = {1: "real", 2: "complex", 4: "quaternionic"}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Irrep(GivenRep):
+    """An irreducible representation, bound to its group (or an unsplit piece where splitting is not certified).
+
+    Attributes:
+        label: dimension and a letter in order of discovery, "1a" the trivial one.
+        type: "real", "complex" or "quaternionic" for dim End = 1, 2, 4; None for an unsplit piece.
+        degree: the first tensor power of V in which it was found.
+        index: its place in the table of its group.
+        endomorphisms: (e, d, d) basis of End, the identity first, each of Frobenius norm sqrt(d).
+        form: (d, d) symmetric invariant form, g^T B g = B, norm sqrt(d); None when there is none.
+    """
+
+    label: str = ""
+    type: str | None = None
+    degree: int = 0
+    index: int = 0
+    normal: Images = field(default=None)
+    endomorphisms: np.ndarray = field(default=None)
+    form: np.ndarray | None = None
+
+    @property
+    def is_trivial(self) -> bool:
+        """Whether every element acts as 1."""
+        return self.index == 0
+
+    def __str__(self):
+        return self.label
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """A representation as a sum of irreducibles: x = Σ_i Σ_m back_i[m] (to_i[m] x).
+
+    Attributes:
+        parts: (irrep, to (m, d_i, n), back (m, n, d_i)) in the order of first appearance.
+    """
+
+    parts: tuple[tuple[Irrep, np.ndarray, np.ndarray], ...]
+
+    @property
+    def multiplicities(self) -> dict[str, int]:
+        """Copies of each irreducible by label."""
+        return {irrep.label: len(to) for irrep, to, _ in self.parts}
