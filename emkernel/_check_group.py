@@ -181,10 +181,11 @@ def _form_defect(G: MatrixGroup, F: np.ndarray | None) -> float:
 
 
 def _check_elements(sheet: Sheet, G: MatrixGroup) -> None:
-    g, back = (np.stack([m.matrix for m in ms]) for ms in (unseen(G), [e.inverse for e in unseen(G)]))
+    unit = V(G).units[:, None] / V(G).units
+    g, back = (np.stack([m.matrix * unit for m in ms]) for ms in (unseen(G), [e.inverse for e in unseen(G)]))
     size = np.abs(g).max((1, 2)) * np.abs(back).max((1, 2))
     error = max((np.abs(x - np.eye(G.d)).max((1, 2)) / size).max() for x in (g @ back, back @ g))
-    sheet.line("elements have inverses", error, tolerance_of(V(G)))
+    sheet.line("elements have inverses", error, tolerance_of(V(G), V(G)))  # κ²: a matrix and its inverse
     if G.order is not None and G.order <= COUNTED:
         _, count, closed = products(G, V(G).images)
         wrong = abs(count - G.order) if closed else np.inf

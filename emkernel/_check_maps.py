@@ -62,7 +62,8 @@ class Count:
 
 def _orthogonal(rep: Rep) -> np.ndarray:
     """Images of all generators, (M + D, n, n), in a basis where a compact group is orthogonal."""
-    images = rep.images
+    images, units = rep.images, rep.units
+    images = images.conjugate(np.diag(units), np.diag(1 / units), "units")
     both = np.concatenate([images.discrete, images.lie])
     defects = [np.abs(h.T @ h - np.eye(rep.size)).max() for h in images.discrete]
     defects += [np.abs(A + A.T).max() / max(np.abs(A).max(), 1e-300) for A in images.lie]
@@ -85,7 +86,7 @@ def check_basis(sheet: Sheet, a: Rep, b: Rep, count: Count) -> None:
         return
     basis, expected = equivariant_basis(a, b), count(a, b)
     error = intertwining(basis, a, b)
-    flat = basis.reshape(-1, a.size * b.size)
+    flat = (basis * b.units[:, None] / a.units).reshape(-1, a.size * b.size)
     error = max(error, np.abs(flat @ flat.T - np.eye(len(flat))).max(initial=0))
     sheet.line(f"Hom({a}, {b}) is equivariant and orthonormal", error, tolerance_of(a, b))
     name = f"Hom({a}, {b}) is complete"
@@ -116,9 +117,9 @@ def _maps_between(a: Rep, b: Rep) -> int:
 
 def intertwining(maps: np.ndarray, a: Rep, b: Rep) -> float:
     """Largest violation of W a(g) = b(g) W by maps (r, b.size, a.size) on elements they were not solved on."""
-    error = 0.0
+    error, maps = 0.0, maps * b.units[:, None] / a.units
     for g in unseen(a._require_bound()):
-        before, after = a.rho(g), b.rho(g)
+        before, after = (r.rho(g) * r.units[:, None] / r.units for r in (a, b))
         size = max(1.0, np.abs(before).max(), np.abs(after).max())
         error = max(error, np.abs(maps @ before - after @ maps).max(initial=0) / size)
     return error

@@ -14,9 +14,11 @@ def units(discrete: np.ndarray, lie: np.ndarray) -> np.ndarray:
     d = (discrete if len(discrete) else lie).shape[-1]
     rows, values = [], []
     for k, m in enumerate([*discrete, *lie]):
-        size = np.abs(m) * (1 - np.eye(d))
-        # entries that rounding left say nothing
-        size[size < 1e-13 * np.sqrt(np.outer(size.max(1), size.max(0)))] = 0
+        size = np.abs(m)
+        # entries that rounding left say nothing, nor do small ones beside a large diagonal
+        nothing = 1e-7 if k < len(discrete) else 1e-11
+        size[size < nothing * np.sqrt(np.outer(size.max(1), size.max(0)))] = 0
+        np.fill_diagonal(size, 0)
         free = k >= len(discrete) or not np.any(np.diag(m))
         reference = 1.0 if free else np.abs(np.diag(m)).max()
         for i, j in np.argwhere(size):

@@ -220,7 +220,7 @@ def frobenius_schur(rep: Rep) -> int:
         classes = conjugacy_classes(group)
         g = classes.representatives
         return _integer(classes.mean(character(rep, g @ g)), f"the indicator of {rep} of {group.name}")
-    forms = equivariant_basis(rep, rep.T)
+    forms = equivariant_basis(rep, rep.T) / np.outer(rep.units, rep.units)
     # B -> B^T is an involution of the invariant forms; its trace counts the two kinds
     return _integer(np.einsum("kij,kji->", forms, forms), f"the indicator of {rep} of {group.name}")
 

@@ -89,6 +89,11 @@ class Rep:
         return ((1, self),)
 
     @property
+    def units(self) -> np.ndarray:
+        """(size,) powers of two by which coordinates are multiplied to be without physical units, where V has any."""
+        return np.ones(self.size)
+
+    @property
     def slices(self) -> list[tuple[int, Rep, slice]]:
         """(copies, term, slice of the feature vector) of each term in the order written."""
         out, at = [], 0
@@ -198,6 +203,10 @@ class VectorRep(Rep):
     def size(self):
         return self._require_bound().d
 
+    @property
+    def units(self):
+        return self._require_bound()._units
+
     def _rho(self, g, batch):
         return g.matrix if isinstance(g, GroupElement) else g
 
@@ -222,6 +231,10 @@ class DualRep(Rep):
     @property
     def size(self):
         return self.base.size
+
+    @property
+    def units(self):
+        return 1 / self.base.units
 
     def _bind(self, group):
         return DualRep(self.base(group), group)
@@ -250,6 +263,10 @@ class ProductRep(Rep):
     @property
     def size(self):
         return int(np.prod([f.size for f in self.factors]))
+
+    @property
+    def units(self):
+        return reduce(np.kron, [f.units for f in self.factors])
 
     def _bind(self, group):
         return ProductRep(tuple(f(group) for f in self.factors), group)
@@ -293,6 +310,10 @@ class SumRep(Rep):
     @property
     def size(self):
         return sum(n * t.size for n, t in self.parts)
+
+    @property
+    def units(self):
+        return np.concatenate([np.tile(t.units, n) for n, t in self.parts] or [np.ones(0)])
 
     def _bind(self, group):
         return SumRep(tuple((n, t(group)) for n, t in self.parts), group)

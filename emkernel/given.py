@@ -9,11 +9,12 @@ from warnings import catch_warnings, simplefilter
 import numpy as np
 import scipy.linalg
 
+from . import _compact
 from .errors import RepError
 from .expressions import Rep
 from .group_element import GroupElement
 from .images import Images
-from .lifting import gap
+from .lifting import gap, units
 from .matrix_group import MatrixGroup
 from .relations import BRACKETS, LOGARITHMS, relations
 
@@ -148,7 +149,7 @@ def from_function(
     discrete = [_value(rho, h, name, f"rho(h_{i})", n) for i, h in enumerate(group.discrete_generators)]
     lie = []
     for k, A in enumerate(group.lie_algebra):
-        slope = _slope(rho, A, f"A_{k}", name, n)
+        slope = _slope(rho, A, group._units, f"A_{k}", name, n)
         if drho is not None:
             stated = _value(drho, A, name, f"drho(A_{k})", n)
             if (
@@ -161,8 +162,10 @@ def from_function(
         lie.append(slope)
     rep = GivenRep(group, np.array(discrete).reshape(-1, n, n), np.array(lie).reshape(-1, n, n), name)
     g = group.sample(8, 0)
-    error = max(gap(_value(rho, m, name, "rho(g)", n), image) for m, image in zip(g.matrix, rep.rho(g)))
-    if not error < TOLERANCE * max(1.0, np.abs(g.matrix).max()):
+    scale = units(rep.images)  # by which neither side has units
+    pairs = [(_value(rho, m, name, "rho(g)", n), image) for m, image in zip(g.matrix, rep.rho(g))]
+    error = max(gap(p * scale / scale[:, None], q * scale / scale[:, None]) for p, q in pairs)
+    if not error < TOLERANCE * max(1.0, np.abs(g.matrix * group._units[:, None] / group._units).max()):
         raise RepError(
             f"{name} is no representation of {group.name}: at products of the generators rho differs from the "
             f"products of its values by {error:.1e}, so rho(g h) is not rho(g) rho(h)"
@@ -192,26 +195,32 @@ def _value(function, matrix, name: str, what: str, n: int | None = None) -> np.n
     return value
 
 
-def _slope(rho, A: np.ndarray, what: str, name: str, n: int) -> np.ndarray:
+def _slope(rho, A: np.ndarray, scaling: np.ndarray, what: str, name: str, n: int) -> np.ndarray:
     """log ρ(exp(tA)) / t for t = 2^-j / |A| where ρ(exp(tA)) is within 1/2 of 1, agreeing at t and t/2."""
-    size = np.linalg.norm(A, 2)
+    size = np.linalg.norm(A * scaling[:, None] / scaling, 2)
     if size == 0:
         return np.zeros((n, n))
     found, t = [], 1 / size
     for _ in range(40):
-        value = _value(rho, scipy.linalg.expm(t * A), name, f"rho(exp(t {what}))", n)
-        if np.abs(value - np.eye(n)).sum(1).max(initial=0) < 0.5:
+        # in balanced coordinates, where no unit is large, and back
+        turn = scipy.linalg.expm(t * A * scaling[:, None] / scaling) * scaling / scaling[:, None]
+        value = _value(rho, turn, name, f"rho(exp(t {what}))", n)
+        image = _compact.units(np.zeros((0, n, n)), (value - np.eye(n))[None]) if n else np.ones(0)
+        near = value * image[:, None] / image
+        if np.abs(near - np.eye(n)).sum(1).max(initial=0) < 0.5:
             with catch_warnings():
                 simplefilter("ignore")  # two logarithms that agree are accurate
-                found.append(scipy.linalg.logm(value).real / t if n else np.zeros((0, 0)))
+                log = scipy.linalg.logm(near).real if n else near
+            found.append(log * image / image[:, None] / t)
         if len(found) == 2:
             break
         t /= 2
     if len(found) < 2:
         raise RepError(f"{name}: rho(exp(t {what})) does not tend to 1 with t: rho is not continuous there")
-    scale = max(1.0, np.abs(found[0]).max(initial=0))
-    if np.abs(found[0] - found[1]).max(initial=0) > 1e-7 * scale:
+    first, second = (m * image[:, None] / image for m in found)
+    scale = max(1.0, np.abs(first).max(initial=0))
+    if np.abs(first - second).max(initial=0) > 1e-7 * scale:
         raise RepError(
             f"{name}: rho is no homomorphism along exp(t {what}): log rho(exp(t {what})) is not linear in t"
         )
-    return np.where(np.abs(found[0]) < 1e-14 * scale, 0.0, found[0])
+    return np.where(np.abs(first) < 1e-14 * scale, 0.0, first) * image / image[:, None]

@@ -205,7 +205,8 @@ def _invariant_form(rep: Rep) -> np.ndarray:
     group = rep.group
     if isinstance(rep, VectorRep) and group.is_compact:
         return group.invariant_form
-    forms = equivariant_basis(rep, rep.T)
+    units = np.outer(rep.units, rep.units)
+    forms = equivariant_basis(rep, rep.T) / units
     symmetric = (forms + forms.transpose(0, 2, 1)) / 2
     _, s, vh = np.linalg.svd(symmetric.reshape(len(forms), -1), full_matrices=False)
     many = int((s > 1e-6).sum())
@@ -213,7 +214,7 @@ def _invariant_form(rep: Rep) -> np.ndarray:
         found = f"{many} independent symmetric invariant forms" if many else "no symmetric invariant form"
         advice = "pass one as form=(n, n)" if many else "there is none of this representation"
         raise RepError(f"{rep} of {group.name} has {found}; a traceless power needs one: {advice}")
-    return vh[0].reshape(rep.size, rep.size)
+    return vh[0].reshape(rep.size, rep.size) * units
 
 
 def _check_invariant(rep: Rep, form: np.ndarray, scale: np.ndarray) -> None:

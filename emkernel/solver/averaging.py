@@ -22,7 +22,9 @@ __all__ = ["fixed_tensors", "projected"]
 
 WEIGHT = 1e-6  # eigenvalues that multiply to 1 within this may belong to an invariant
 ZERO, NONZERO = 1e-12, 1e-7  # of 1 - M: squares of the deviations that the constraint itself would show
-DENSE = 1500
+DENSE = 1500  # tensors of weight zero for which the mean is a matrix
+# elements that are averaged where it is not: they generate the group, or the answer fails its verification
+AVERAGED = 4
 
 
 def fixed_tensors(factors: Sequence[np.ndarray]) -> np.ndarray:
@@ -42,11 +44,10 @@ def fixed_tensors(factors: Sequence[np.ndarray]) -> np.ndarray:
     index = np.argwhere(np.abs(weight - 1) < WEIGHT)
     if not len(index):
         return np.zeros((0, *shape))
+    if len(index) > DENSE:
+        return _by_projection(factors, shape)
     rotated = [Q.conj().T @ f[1:] @ Q for f, (_, Q) in zip(factors, eigen)]
-    if len(index) <= DENSE:
-        found = _eigenvectors_at_one(rotated, index)
-    else:
-        found = _by_projection(rotated, index, shape)
+    found = _eigenvectors_at_one(rotated, index)
     full = np.zeros((found.shape[1], *shape), complex)
     full[(slice(None), *index.T)] = found.T
     for axis, (_, Q) in enumerate(eigen, 1):
@@ -103,26 +104,19 @@ def _eigenvectors_at_one(rotated: list[np.ndarray], index: np.ndarray) -> np.nda
     return U[:, :rank]
 
 
-def _by_projection(rotated: list[np.ndarray], index: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The same without the mean as a matrix, from random tensors projected one by one until nothing new comes."""
-    where = tuple(index.T)
-
-    def defect(z):
-        full = np.zeros(shape, complex)
-        full[where] = z
-        return z - _mean(rotated, full)[where]
-
+def _by_projection(factors: Sequence[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+    """The same without the mean as a matrix: random tensors are projected one by one until nothing new comes."""
+    few = [f[:AVERAGED] for f in factors]
     rng = np.random.default_rng(0)
-    found = np.zeros((0, len(index)), complex)
-    while len(found) < len(index):
-        z = rng.standard_normal(len(index)) + 1j * rng.standard_normal(len(index))
-        z = z / np.linalg.norm(z) * np.sqrt(len(z))
-        z = _null_part(defect, z - found.T @ (found.conj() @ z))
-        z = z - found.T @ (found.conj() @ z)
-        if np.linalg.norm(z) < 1e-6:
-            break
-        found = np.concatenate([found, z[None] / np.linalg.norm(z)])
-    return found.T
+    found = np.zeros((0, prod(shape)))
+    while True:
+        x = rng.standard_normal(prod(shape))
+        x = (x - found.T @ (found @ x)).reshape(shape).astype(np.result_type(*few))
+        x = _null_part(lambda z: z - _mean(few, z), x).real.reshape(-1)
+        x = x - found.T @ (found @ x)
+        if np.linalg.norm(x) < 1e-6:
+            return found.reshape(-1, *shape)
+        found = np.concatenate([found, x[None] / np.linalg.norm(x)])
 
 
 def _null_part(defect, x: np.ndarray) -> np.ndarray:

@@ -54,7 +54,8 @@ def equivariant_basis(rep_in: Rep, rep_out: Rep) -> np.ndarray:
         rep_in, rep_out: bound representations of the same group.
 
     Returns:
-        (rank, rep_out.size, rep_in.size) float64, orthonormal for the Frobenius inner product.
+        (rank, rep_out.size, rep_in.size) float64, orthonormal for the Frobenius inner product (of coordinates without
+        units, where those of the group differ by many orders of magnitude).
 
     Raises:
         RepError: unbound, or of different groups.
@@ -82,10 +83,11 @@ def equivariant_basis(rep_in: Rep, rep_out: Rep) -> np.ndarray:
                 )
     if not maps:
         return np.zeros((0, rep_out.size, rep_in.size))
-    flat = np.concatenate(maps).reshape(-1, rep_out.size * rep_in.size)
+    units = rep_out.units[:, None] / rep_in.units
+    flat = (np.concatenate(maps) * units).reshape(-1, rep_out.size * rep_in.size)
     gram = flat @ flat.T
     if np.abs(gram - np.diag(np.diag(gram))).max(initial=0) > 1e-12 * np.abs(gram).max(initial=1.0):
         flat = np.linalg.qr(flat.T)[0].T
     else:
         flat = flat / np.sqrt(np.diag(gram))[:, None]
-    return flat.reshape(-1, rep_out.size, rep_in.size)
+    return flat.reshape(-1, rep_out.size, rep_in.size) / units

@@ -100,7 +100,9 @@ def invariant_forms(rep: Rep) -> InvariantForms:
     parts = irrep_table(rep.group).decompose(rep).parts
     frame = np.concatenate([back.transpose(1, 0, 2).reshape(rep.size, -1) for _, _, back in parts], 1)
     elements = rep.rho(rep.group.sample(3, 0))
-    return InvariantForms(*split_by_symmetry(equivariant_basis(rep, rep.T)), frame, elements)
+    units = np.outer(rep.units, rep.units)
+    symmetric, antisymmetric = split_by_symmetry(equivariant_basis(rep, rep.T) / units)
+    return InvariantForms(symmetric * units, antisymmetric * units, frame, elements)
 
 
 def split_by_symmetry(space: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
