@@ -13,7 +13,7 @@ from .finite_reps import PermutationRep
 from .group_element import GroupElement
 from .matrix_group import MatrixGroup
 from .powers import sym
-from .solver.coupling import equivariant_basis
+from .solver.coupling import equivariant_basis, unit_free_basis
 from .solver.irreps import Irrep, irreps
 
 __all__ = [
@@ -220,7 +220,7 @@ def frobenius_schur(rep: Rep) -> int:
         classes = conjugacy_classes(group)
         g = classes.representatives
         return _integer(classes.mean(character(rep, g @ g)), f"the indicator of {rep} of {group.name}")
-    forms = equivariant_basis(rep, rep.T) / np.outer(rep.units, rep.units)
+    forms, _ = unit_free_basis(rep, rep.T)
     # B -> B^T is an involution of the invariant forms; its trace counts the two kinds
     return _integer(np.einsum("kij,kji->", forms, forms), f"the indicator of {rep} of {group.name}")
 

@@ -13,7 +13,7 @@ from .errors import RepError, SolverError
 from .expressions import ProductRep, Rep, ScalarRep, SumRep, VectorRep
 from .lifting import units
 from .matrix_group import MatrixGroup
-from .solver.coupling import equivariant_basis
+from .solver.coupling import unit_free_basis
 from .solver.nullspace import canonical
 from .subrep import SubRep
 
@@ -205,8 +205,7 @@ def _invariant_form(rep: Rep) -> np.ndarray:
     group = rep.group
     if isinstance(rep, VectorRep) and group.is_compact:
         return group.invariant_form
-    units = np.outer(rep.units, rep.units)
-    forms = equivariant_basis(rep, rep.T) / units
+    forms, units = unit_free_basis(rep, rep.T)
     symmetric = (forms + forms.transpose(0, 2, 1)) / 2
     _, s, vh = np.linalg.svd(symmetric.reshape(len(forms), -1), full_matrices=False)
     many = int((s > 1e-6).sum())
@@ -214,7 +213,7 @@ def _invariant_form(rep: Rep) -> np.ndarray:
         found = f"{many} independent symmetric invariant forms" if many else "no symmetric invariant form"
         advice = "pass one as form=(n, n)" if many else "there is none of this representation"
         raise RepError(f"{rep} of {group.name} has {found}; a traceless power needs one: {advice}")
-    return vh[0].reshape(rep.size, rep.size) * units
+    return vh[0].reshape(rep.size, rep.size) / units
 
 
 def _check_invariant(rep: Rep, form: np.ndarray, scale: np.ndarray) -> None:

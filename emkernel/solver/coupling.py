@@ -9,7 +9,9 @@ from ..rep import Rep
 from .irreps import Irrep, IrrepTable, irrep_table
 from .nullspace import coupling_maps
 
-__all__ = ["couplings", "equivariant_basis"]
+__all__ = ["couplings", "equivariant_basis", "unit_free_basis"]
+
+MANY_ORDERS = 1e8  # of magnitude between units, beyond which no basis is orthonormal and equivariant in floating point
 
 
 def couplings(table: IrrepTable, a: Irrep, b: Irrep, c: Irrep) -> np.ndarray:
@@ -65,6 +67,14 @@ def equivariant_basis(rep_in: Rep, rep_out: Rep) -> np.ndarray:
         >>> equivariant_basis(V(G), V(G)).shape  # G = SO(3)
         (1, 3, 3)
     """
+    basis, units = unit_free_basis(rep_in, rep_out)
+    if units.max(initial=1) / units.min(initial=1) > MANY_ORDERS:
+        return basis / units
+    return _orthonormal(basis / units)
+
+
+def unit_free_basis(rep_in: Rep, rep_out: Rep) -> tuple[np.ndarray, np.ndarray]:
+    """(basis, units): W units for equivariant W, orthonormal, and the units, (rep_out.size, rep_in.size)."""
     for name, rep in (("rep_in", rep_in), ("rep_out", rep_out)):
         if not isinstance(rep, Rep):
             raise RepError(f"{name} must be a Rep, got {type(rep).__name__}")
@@ -81,13 +91,17 @@ def equivariant_basis(rep_in: Rep, rep_out: Rep) -> np.ndarray:
                         -1, rep_out.size, rep_in.size
                     )
                 )
-    if not maps:
-        return np.zeros((0, rep_out.size, rep_in.size))
     units = rep_out.units[:, None] / rep_in.units
-    flat = (np.concatenate(maps) * units).reshape(-1, rep_out.size * rep_in.size)
+    if not maps:
+        return np.zeros((0, *units.shape)), units
+    return _orthonormal(np.concatenate(maps) * units), units
+
+
+def _orthonormal(maps: np.ndarray) -> np.ndarray:
+    flat = maps.reshape(len(maps), maps.shape[1] * maps.shape[2])
     gram = flat @ flat.T
     if np.abs(gram - np.diag(np.diag(gram))).max(initial=0) > 1e-12 * np.abs(gram).max(initial=1.0):
         flat = np.linalg.qr(flat.T)[0].T
     else:
         flat = flat / np.sqrt(np.diag(gram))[:, None]
-    return flat.reshape(-1, rep_out.size, rep_in.size) / units
+    return flat.reshape(maps.shape)

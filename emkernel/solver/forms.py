@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import RepError, SolverError
 from ..rep import Rep
-from .coupling import equivariant_basis
+from .coupling import unit_free_basis
 from .irreps import Irrep, IrrepTable, irrep_table
 from .nullspace import canonical, intertwiners, one_thread
 
@@ -100,9 +100,9 @@ def invariant_forms(rep: Rep) -> InvariantForms:
     parts = irrep_table(rep.group).decompose(rep).parts
     frame = np.concatenate([back.transpose(1, 0, 2).reshape(rep.size, -1) for _, _, back in parts], 1)
     elements = rep.rho(rep.group.sample(3, 0))
-    units = np.outer(rep.units, rep.units)
-    symmetric, antisymmetric = split_by_symmetry(equivariant_basis(rep, rep.T) / units)
-    return InvariantForms(symmetric * units, antisymmetric * units, frame, elements)
+    basis, units = unit_free_basis(rep, rep.T)
+    symmetric, antisymmetric = split_by_symmetry(basis)
+    return InvariantForms(symmetric / units, antisymmetric / units, frame, elements)
 
 
 def split_by_symmetry(space: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
