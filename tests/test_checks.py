@@ -831,3 +831,11 @@ def test_assertions_carry_the_report():
         assert_equivariant_module(Perturbed(G, 0.1))
     with pytest.warns(UserWarning, match="vanishes"):
         assert_equivariant(lambda v: 0 * v, [torch.randn(2, 3)], [V(G)], V(G))
+
+
+def test_a_group_in_physical_units_passes():
+    c = 299_792_458.0
+    boosts = [[[0, 1 / c, 0], [c, 0, 0], [0, 0, 0]], [[0, 0, 1 / c], [0, 0, 0], [c, 0, 0]]]
+    group = MatrixGroup("Lorentz in metres and seconds", lie_algebra=boosts)
+    report = check_group(group, dimension=3, form=np.diag([c**2, -1, -1]))
+    assert report.passed, str(report)

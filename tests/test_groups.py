@@ -549,3 +549,27 @@ def test_the_listing_has_every_name(capsys):
 def test_examples_in_docstrings(module):
     result = doctest.testmod(importlib.import_module(f"emkernel.groups.{module}"))
     assert result.failed == 0
+
+
+# ---- lattice coordinates ----------------------------------------------------------------------------------------
+
+# columns are the vectors of a cell: conjugation leaves rounding in entries that are zero, beside entries that are one
+CELLS = {
+    "hexagonal": np.array([[1, -0.5, 0], [0, 3**0.5 / 2, 0], [0, 0, 1.633]]),
+    "monoclinic": np.array([[5.1, 0.3, -1.7], [0, 7.2, 0.4], [0, 0, 9.3]]),
+    "triclinic": np.array([[3.1, 1.3, -0.7], [0, 4.2, 1.4], [0, 0, 6.3]]),
+}
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("symbol", groups.point_groups())
+def test_point_groups_in_lattice_coordinates(symbol, cell):
+    base, to = groups.point_group(symbol), CELLS[cell]
+    discrete, lie = (np.linalg.inv(to) @ m @ to for m in (base.discrete_generators, base.lie_algebra))
+    there = MatrixGroup(symbol, discrete, lie, d=3)
+    assert (there.order, there.is_compact) == (base.order, True)
+
+
+@pytest.mark.parametrize("error", [1e-18, 1e-16, 1e-14])
+def test_rounding_beside_a_diagonal_is_no_shear(error):
+    assert MatrixGroup("inversion", [[[-1, error], [0, -1]]]).order == 2

@@ -652,3 +652,37 @@ def test_what_the_solver_found_is_not_verified_again(monkeypatch):
         GivenRep(groups.C(4), [[[5.0]]])
     fresh = MatrixGroup("fresh", [turn(2 * np.pi / 11)])
     assert [r.size for r in irreps(fresh, 1)] == [1, 2]
+
+
+# ---- physical units ---------------------------------------------------------------------------------------------
+
+C = 299_792_458.0
+LORENTZ_SI = MatrixGroup(
+    "Lorentz in metres and seconds",
+    lie_algebra=[
+        [[0, 1 / C, 0], [C, 0, 0], [0, 0, 0]],
+        [[0, 0, 1 / C], [0, 0, 0], [C, 0, 0]],
+        [[0, 0, 0], [0, 0, -1], [0, 1, 0]],
+    ],
+)
+
+
+@pytest.mark.parametrize(
+    "function", [lambda g: g, lambda g: np.diag([C, 1, 1]) @ g @ np.diag([1 / C, 1, 1])], ids=["V", "natural units"]
+)
+def test_functions_are_homomorphisms_whatever_the_units(function):
+    rep = from_function(LORENTZ_SI, function)
+    assert len(equivariant_basis(rep, V(LORENTZ_SI))) == 1
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda g: np.array([[g[0, 0]]]),
+        lambda g: np.array([[g[0, 0] ** 2]]),
+        lambda g: np.array([[1, np.log(abs(g[0, 0]))], [0, 1]]),
+    ],
+)
+def test_negative_control_functions_that_are_no_homomorphisms_are_refused_whatever_the_units(function):
+    with pytest.raises(RepError, match="homomorphism|representation"):
+        from_function(LORENTZ_SI, function)

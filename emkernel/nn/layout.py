@@ -35,6 +35,8 @@ class Layout(EquivariantModule):
         copies: dict[int, int] = {}
         self._terms = []
         for t, (n, term, where) in enumerate(rep.slices):
+            if not term.size:
+                continue
             parts = table.decompose(term).parts
             to = np.concatenate([p[1].reshape(-1, term.size) for p in parts])
             back = np.concatenate([p[2].transpose(0, 2, 1).reshape(-1, term.size) for p in parts])

@@ -62,7 +62,9 @@ def _of_its_own(table: IrrepTable, rep: Rep) -> tuple[Images, np.ndarray, np.nda
                 "the generators are not a representation"
             )
     elif co.completely_reducible:
-        basis = adjoint_basis(co.images, images)
+        units = _compact.units(images.discrete, images.lie)
+        balanced = images.conjugate(np.diag(units), np.diag(1 / units), "units")
+        basis = adjoint_basis(co.images, balanced)
         if basis is None:
             raise SolverError(
                 f"{rep}: no coordinates are found in which this representation of {table.group.name} is closed "
@@ -70,6 +72,7 @@ def _of_its_own(table: IrrepTable, rep: Rep) -> tuple[Images, np.ndarray, np.nda
                 "images that are not rational in the matrix entries, as exp(tA) -> t, or a basis of large "
                 "condition."
             )
+        basis = basis * units
     else:
         basis = np.diag(_compact.units(images.discrete, images.lie))
     inverse = np.linalg.inv(basis)

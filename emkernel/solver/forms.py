@@ -97,6 +97,8 @@ def invariant_forms(rep: Rep) -> InvariantForms:
     if not isinstance(rep, Rep):
         raise RepError(f"rep must be a Rep, got {type(rep).__name__}")
     rep._require_bound()
+    if not rep.size:
+        raise RepError(f"{rep} is the zero representation: it has no forms")
     parts = irrep_table(rep.group).decompose(rep).parts
     frame = np.concatenate([back.transpose(1, 0, 2).reshape(rep.size, -1) for _, _, back in parts], 1)
     elements = rep.rho(rep.group.sample(3, 0))

@@ -184,6 +184,8 @@ class IrrepTable:
         return self._decompositions[rep]
 
     def _decompose(self, rep: Rep) -> Decomposition:
+        if not rep.size:
+            return Decomposition(())
         if isinstance(rep, ScalarRep):
             return self._assemble([(0, np.ones((1, 1, 1)), np.ones((1, 1, 1)))])
         if isinstance(rep, Irrep) and rep.index < len(self.irreps) and self.irreps[rep.index] == rep:
