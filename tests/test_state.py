@@ -225,6 +225,17 @@ def test_a_checkpoint_of_another_group_is_refused(history, name, other):
         make("Linear", other).load_state_dict(make("Linear", name).state_dict())
 
 
+def test_a_refused_checkpoint_leaves_the_constants():
+    mine, other = conv(group("octahedral")), conv(group("SO(3)"))
+    before = {k: v.clone() for k, v in mine.state_dict().items() if "weight" not in k and "bias" not in k}
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="another group"):
+            mine.load_state_dict(other.state_dict())
+    after = mine.state_dict()
+    assert all(torch.equal(after[k], v) for k, v in before.items())
+    mine.load_state_dict(conv(group("octahedral")).state_dict())
+
+
 def test_a_checkpoint_of_other_representations_is_refused():
     g = group("octahedral")
     a, b = Linear((V + 3 * Scalar)(g), V(g)), Linear((3 * Scalar + V)(g), (3 * Scalar)(g))

@@ -22,6 +22,7 @@ class EquivariantModule(nn.Module):
     def __init__(self):
         super().__init__()
         self._exact: dict[str, torch.Tensor] = {}
+        self._meets_foreign = False  # while a checkpoint of another group is loaded: its constants are not taken
 
     def _constant(self, name: str, array: np.ndarray | torch.Tensor) -> None:
         exact = torch.as_tensor(array, dtype=torch.float64).detach().clone()
@@ -46,6 +47,11 @@ class EquivariantModule(nn.Module):
         self._constants_changed()
         return self
 
+    def _layouts(self):
+        """(name with a trailing dot, module) of what knows which representation it is of."""
+        named = ((name + "." if name else "", m) for name, m in self.named_modules())
+        return [(name, m) for name, m in named if hasattr(m, "is_foreign")]
+
     def _save_to_state_dict(self, destination, prefix, keep_vars):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         for name, exact in self._exact.items():
@@ -53,6 +59,12 @@ class EquivariantModule(nn.Module):
 
     def _load_from_state_dict(self, state_dict, prefix, metadata, strict, missing, unexpected, errors):
         super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, unexpected, errors)
+        # children come after their parents
+        if any(m.is_foreign(state_dict, prefix + name) for name, m in self._layouts()):
+            for m in self.modules():
+                if isinstance(m, EquivariantModule):
+                    m._meets_foreign = True
+        foreign, self._meets_foreign = self._meets_foreign, False
         for name, exact in self._exact.items():
             key = prefix + name
             if key not in state_dict:
@@ -60,6 +72,8 @@ class EquivariantModule(nn.Module):
                 continue
             if key in unexpected:
                 unexpected.remove(key)
+            if foreign:
+                continue
             if state_dict[key].shape != exact.shape:
                 errors.append(
                     f"{key}: the checkpoint has a constant of shape {tuple(state_dict[key].shape)}, this layer "

@@ -55,6 +55,11 @@ class Layout(EquivariantModule):
         self.copies = [copies[i] for i in order]
         self._slot = {irrep.index: k for k, irrep in enumerate(self.irreps)}
 
+    def is_foreign(self, state_dict, prefix: str) -> bool:
+        """Whether a checkpoint has another group or representation under this prefix."""
+        digest = state_dict.get(prefix + "digest")
+        return digest is not None and not torch.equal(digest.cpu(), _digest(self.rep))
+
     def _save_to_state_dict(self, destination, prefix, keep_vars):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         destination[prefix + "digest"] = _digest(self.rep)
@@ -67,7 +72,7 @@ class Layout(EquivariantModule):
             return
         if key in unexpected:
             unexpected.remove(key)
-        if not torch.equal(state_dict[key].cpu(), _digest(self.rep)):
+        if self.is_foreign(state_dict, prefix):
             errors.append(
                 f"{prefix.rstrip('.')}: the checkpoint is of another group or other representations than {self.rep} of "
                 f"{self.rep.group.name}"
