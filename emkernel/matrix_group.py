@@ -220,10 +220,9 @@ class MatrixGroup:
         Raises:
             GroupError: a generator is a rotation whose order its digits do not show.
         """
-        self._check_orders_are_shown()
-        return self._is_cyclic or self._is_abelian or self._permutations is not None
+        return self.order is not None
 
-    @cached_property
+    @property
     def order(self) -> int | None:
         """The number of elements, exact, or None when infinite.
 
@@ -233,6 +232,11 @@ class MatrixGroup:
             GroupError: a generator is a rotation whose order its digits do not show.
         """
         self._check_orders_are_shown()
+        return self._known_order
+
+    @cached_property
+    def _known_order(self) -> int | None:
+        """The order where it is found, None where the group is infinite or there is no telling."""
         if self._is_cyclic:
             return self._orders[0]
         if self._is_abelian:
@@ -247,7 +251,10 @@ class MatrixGroup:
         """
         if not self.is_finite:
             raise GroupError(f"{self.name} is infinite: its elements cannot be listed; use sample(n)")
-        words, moves = self._permutations.words(max_order), self._permutations.steps
+        if self.order > max_order or self._permutations is None:
+            words = None
+        else:
+            words, moves = self._permutations.words(max_order), self._permutations.steps
         if words is None:
             raise GroupError(f"{self.name} has more than {max_order} elements (order {self.order})")
         steps = max(words.shape[1], 1)

@@ -81,8 +81,8 @@ class Coordinates:
         if group.is_compact:
             self._discrete = np.array([scipy.linalg.polar(h)[0] for h in self._discrete]).reshape(self._discrete.shape)
             self._lie = (self._lie - self._lie.transpose(0, 2, 1)) / 2
-        if group.is_finite:
-            if group.order <= 500:
+        if group._known_order is not None:
+            if group._known_order <= 500:
                 self._discrete = _sharpen.polish(self._discrete, 1e-4, 500)
         elif self.hull.is_clear(self.noise):
             lie = self._lie / self.scales[:, None, None]
