@@ -13,19 +13,26 @@ def units(discrete: np.ndarray, lie: np.ndarray) -> np.ndarray:
     """
     d = (discrete if len(discrete) else lie).shape[-1]
     rows, values = [], []
-    for k, m in enumerate([*discrete, *lie]):
-        size = np.abs(m)
+    both = [*discrete, *lie]
+    joint = np.max([np.abs(m) / max(np.abs(m).max(), 1e-300) for m in both] or [np.eye(d)], axis=0)
+    across = np.maximum(np.sqrt(np.outer(joint.max(1), joint.max(0))), 1e-300)
+    for k, m in enumerate(both):
         # entries that rounding left say nothing, nor do small ones beside a large diagonal
-        nothing = 1e-7 if k < len(discrete) else 1e-11
-        size[size < nothing * np.sqrt(np.outer(size.max(1), size.max(0)))] = 0
+        size = np.abs(m)
+        weight = size / max(size.max(), 1e-300) / across
+        size[weight < (1e-7 if k < len(discrete) else 1e-11)] = 0
         np.fill_diagonal(size, 0)
-        free = k >= len(discrete) or not np.any(np.diag(m))
-        reference = 1.0 if free else np.abs(np.diag(m)).max()
+        # beside the diagonal of a group element, unless it is near 1
+        reference = np.abs(np.diag(m)).max()
+        free = k >= len(discrete) or size.max() < 1e-2 * reference or not reference
+        reference = 1.0 if free else reference
+        if free and k < len(discrete):
+            weight = size / max(size.max(), 1e-300)
         for i, j in np.argwhere(size):
             row = np.zeros(d + len(discrete) + len(lie))
             row[i], row[j], row[d + k] = 1, -1, float(free)
-            rows.append(row)
-            values.append(-np.log2(size[i, j] / reference))
+            rows.append(row * weight[i, j])
+            values.append(-np.log2(size[i, j] / reference) * weight[i, j])
     if not rows:
         return np.ones(d)
     s = np.linalg.lstsq(np.array(rows), np.array(values), rcond=1e-10)[0][:d]

@@ -31,7 +31,7 @@ def order_of(h: np.ndarray, blur: float = 1.0, largest: float = 1.0) -> int | No
     turns, tol, limit = _turns(h, blur, largest)
     if turns is None or limit < 1:
         return None
-    order = 1
+    order, exact = 1, set()
     for turn in turns:
         p = Fraction(float(turn)).limit_denominator(limit)
         if abs(float(p) - turn) > tol:
@@ -39,7 +39,22 @@ def order_of(h: np.ndarray, blur: float = 1.0, largest: float = 1.0) -> int | No
         order = lcm(order, p.denominator)
         if order > MAX_ORDER_OF_ELEMENT:
             return None
-    return order
+        exact.add(p - 1 if 2 * p > 1 else p)
+    return order if _splits(h, exact, tol) else None
+
+
+def _splits(h: np.ndarray, turns: set[Fraction], tol: float) -> bool:
+    """Whether Π (h - e^{2πi t}) = 0 over the different eigenvalues: of finite order, and not that times a shear."""
+    values = [np.exp(2j * np.pi * float(t)) for t in turns]
+    factors = [h - w * np.eye(len(h)) for w in values]
+    sizes = [np.linalg.norm(f, 2) for f in factors]
+    if len(factors) == 1:
+        return sizes[0] <= max(1e-9, 1e3 * tol)
+    product = factors[0]
+    for f in factors[1:]:
+        product = product @ f
+    allowed = min(max(1e-6, 100 * tol / min(sizes)), 1e-2)
+    return np.linalg.norm(product, 2) <= allowed * np.prod(sizes)
 
 
 def hidden_order(h: np.ndarray, largest: float = 1.0, error: float = 0.0) -> int | None:

@@ -22,7 +22,8 @@ SOURCES = {"emkernel": Path(emkernel.__file__).parent, "emkernel.groups": Path(e
 LAYERS = [
     "errors", "group_element", "matrix_group", "images", "expressions", "lifting", "relations", "given", "subrep",
     "rep", "cayley", "finite_reps", "restriction",
-    "solver.store", "solver.polish", "solver.reductive", "solver.coordinates", "solver.averaging", "solver.nullspace",
+    "solver.store", "solver.polish", "solver.reductive", "solver.coordinates", "solver.averaging", "solver.orbits",
+    "solver.nullspace",
     "solver.splitting", "solver.irreps", "solver.coupling", "solver.forms", "solver.invariants", "solver.polynomials",
     "solver", "powers", "characters",
     "ops", "nn", "graph", "batch", "models", "checks", "testing", "data", "", "train", "cli", "plots",

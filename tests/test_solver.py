@@ -2,6 +2,8 @@
 
 import os
 from contextlib import nullcontext
+from dataclasses import replace
+from itertools import product
 from math import comb
 
 import numpy as np
@@ -19,6 +21,7 @@ from emkernel import (
     SolverError,
     V,
     equivariant_basis,
+    groups,
     irreps,
 )
 from emkernel.images import Images
@@ -772,3 +775,22 @@ FORK = """
 def test_forked_processes_do_not_hang(before, expected):
     pytest.importorskip("emlp")
     assert run(FORK.format(before=before), EMKERNEL_STORE=":memory:").strip() == expected
+
+
+# ---- permutations -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [lambda: groups.S(7), lambda: groups.A(6)], ids=["S(7)", "A(6)"])
+def test_orbits_of_tuples_of_points_give_what_averaging_gives(make):
+    table = irrep_table(make())
+    table.decompose((V**2)(table.group))
+    met = 0
+    for a, b, c in product(table.irreps[1:], repeat=3):
+        if 256 < a.size * b.size * c.size < 4000:
+            images = [r.normal for r in (a, b, c)]
+            assert all(i.permuted is not None for i in images)
+            orbits = nullspace.coupling_maps(*images)
+            plain = [replace(i, permuted=None, digest=i.digest + "averaged") for i in images]
+            np.testing.assert_allclose(orbits, nullspace.coupling_maps(*plain), atol=1e-12)
+            met += 1
+    assert met >= 3

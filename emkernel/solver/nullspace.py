@@ -27,6 +27,7 @@ from threadpoolctl import ThreadpoolController
 from ..errors import SolverError
 from ..images import Images
 from .averaging import fixed_tensors, projected
+from .orbits import MOST_TUPLES, invariant_tensors, tuples
 from .store import default_store, problem_key
 
 __all__ = ["canonical", "coupling_maps", "intertwiners", "one_thread", "project", "residual"]
@@ -144,8 +145,12 @@ def _couplings(a: Images, b: Images, c: Images) -> np.ndarray:
     shape = (c.size, a.size, b.size)
     if np.prod(shape) <= SMALL or not (a.probes and b.probes and c.probes):
         return _intertwiners(a.tensor(b), c, "auto").reshape(-1, *shape)
-    basis = _canonical_rows(fixed_tensors([*c.probes, *(p.conj() for p in a.probes + b.probes)]))
-    basis = basis.reshape(-1, *shape)
+    permuted = [i.permuted for i in (c, a, b)]
+    if (tuples(permuted) or MOST_TUPLES) < MOST_TUPLES:
+        basis = invariant_tensors(permuted)
+    else:
+        basis = fixed_tensors([*c.probes, *(p.conj() for p in a.probes + b.probes)])
+    basis = _canonical_rows(basis.reshape(-1, *shape))
     if not _verified_coupling(a, b, c, basis, _coupling_residual):
         raise SolverError(
             f"the couplings {a.size} ⊗ {b.size} -> {c.size} are violated by {_coupling_residual(a, b, c, basis):.1e}. "

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from ..errors import SolverError
 from ..images import Images
 from .nullspace import SMALL, canonical, intertwiners, project, residual
+from .orbits import invariant_tensors
 from .store import default_store, problem_key
 
 __all__ = ["division_basis", "irreducible_subspaces", "row_space", "symmetric_form", "traces"]
@@ -52,22 +51,11 @@ def _random_endomorphism(images: Images) -> np.ndarray:
     n = images.size
     X = np.random.default_rng(n).standard_normal((n, n))
     if images.permuted is not None and n * n > SMALL:
-        return _of_orbits(*images.permuted)
+        return np.sqrt(n) * invariant_tensors([images.permuted] * 2, most=1)[0]
     if n * n > SMALL:
         return project(images, images, X)
     basis = intertwiners(images, images).reshape(-1, n * n)
     return (basis.T @ (basis @ X.reshape(-1))).reshape(n, n)
-
-
-def _of_orbits(points: np.ndarray, frame: np.ndarray) -> np.ndarray:
-    """A random combination of the orbital matrices, 1 on one orbit of pairs of points, on the subspace of the frame."""
-    N = points.shape[1]
-    pairs = points[:, :, None] * N + points[:, None, :]
-    start = np.tile(np.arange(N * N), len(points))
-    graph = coo_array((np.ones(len(start), np.int8), (start, pairs.reshape(-1))), shape=(N * N,) * 2)
-    count, orbit = connected_components(graph, directed=False)
-    X = np.random.default_rng(N).standard_normal(count)[orbit].reshape(N, N)
-    return frame.T @ X @ frame
 
 
 def _are_invariant(images: Images, pieces: list[tuple[np.ndarray, bool]]) -> bool:
