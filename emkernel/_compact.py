@@ -22,9 +22,9 @@ def units(discrete: np.ndarray, lie: np.ndarray) -> np.ndarray:
         weight = size / max(size.max(), 1e-300) / across
         size[weight < (1e-7 if k < len(discrete) else 1e-11)] = 0
         np.fill_diagonal(size, 0)
-        # beside the diagonal of a group element, unless it is near 1
+        # beside the diagonal of a group element, unless it is near 1 or has none
         reference = np.abs(np.diag(m)).max()
-        free = k >= len(discrete) or size.max() < 1e-2 * reference or not reference
+        free = k >= len(discrete) or size.max() < 1e-2 * reference or reference <= 1e-12 * size.max()
         reference = 1.0 if free else reference
         if free and k < len(discrete):
             weight = size / max(size.max(), 1e-300)

@@ -39,7 +39,7 @@ def order_of(h: np.ndarray, blur: float = 1.0, largest: float = 1.0) -> int | No
         order = lcm(order, p.denominator)
         if order > MAX_ORDER_OF_ELEMENT:
             return None
-        exact.add(p - 1 if 2 * p > 1 else p)
+        exact.add(p % 1)
     return order if _splits(h, exact, tol) else None
 
 

@@ -80,6 +80,9 @@ class MatrixGroup:
         self._in_units = self.discrete_generators * self._units[:, None] / self._units
         largest = max((np.linalg.norm(h, 2) for h in self._in_units), default=1.0)
         self._orders = tuple(_orders.order_of(h, largest=min(largest, 1e5)) for h in self._in_units)
+        for h, q in zip(self._in_units, self._orders):
+            if q == 1:
+                h[:] = np.eye(self.d)
         self._trusted = trust_digits
         if not trust_digits:
             self._check_digits()

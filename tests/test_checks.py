@@ -213,12 +213,12 @@ def test_a_layer_of_large_pieces_is_left_out(monkeypatch):
 def test_a_large_group_is_no_burden():
     report = check_group(groups.get("Rubik"), quick=True)
     assert report.passed and report.order == 43252003274489856000
-    assert [(r.size, r.type, copies) for r, copies in report.multiplicities] == [
+    assert sorted((r.size, r.type, copies) for r, copies in report.multiplicities) == [
         (1, "real", (2,)),
-        (16, "complex", (1,)),
-        (12, "real", (1,)),
         (7, "real", (1,)),
         (11, "real", (1,)),
+        (12, "real", (1,)),
+        (16, "complex", (1,)),
     ]
     assert "splitting V^2, of dimension 2304" in words(report)
 
