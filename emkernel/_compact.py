@@ -13,20 +13,21 @@ def units(discrete: np.ndarray, lie: np.ndarray) -> np.ndarray:
     """
     d = (discrete if len(discrete) else lie).shape[-1]
     rows, values = [], []
-    both = [*discrete, *lie]
-    joint = np.max([np.abs(m) / max(np.abs(m).max(), 1e-300) for m in both] or [np.eye(d)], axis=0)
-    across = np.maximum(np.sqrt(np.outer(joint.max(1), joint.max(0))), 1e-300)
-    for k, m in enumerate(both):
+    scaled = [np.abs(m) / max(np.abs(m).max(), 1e-300) for m in (*discrete, *lie)]
+    algebra = np.max(scaled[len(discrete) :] or [np.eye(d)], axis=0)
+    for k, m in enumerate([*discrete, *lie]):
         # entries that rounding left say nothing, nor do small ones beside a large diagonal
         size = np.abs(m)
-        weight = size / max(size.max(), 1e-300) / across
+        beside = scaled[k] if k < len(discrete) else algebra
+        weight = scaled[k] / np.maximum(np.sqrt(np.outer(beside.max(1), beside.max(0))), 1e-300)
         size[weight < (1e-7 if k < len(discrete) else 1e-11)] = 0
         np.fill_diagonal(size, 0)
         # beside the diagonal of a group element, unless it is near 1 or has none
         reference = np.abs(np.diag(m)).max()
-        free = k >= len(discrete) or size.max() < 1e-2 * reference or reference <= 1e-12 * size.max()
+        near = k < len(discrete) and size.max() < 1e-2 * reference
+        free = near or k >= len(discrete) or reference <= 1e-12 * size.max()
         reference = 1.0 if free else reference
-        if free and k < len(discrete):
+        if near:
             weight = size / max(size.max(), 1e-300)
         for i, j in np.argwhere(size):
             row = np.zeros(d + len(discrete) + len(lie))
