@@ -28,7 +28,6 @@ __all__ = [
 ]
 
 LISTED = 20_000  # largest finite group whose characters are averaged over the elements
-ENDOMORPHISMS = {"real": 1, "complex": 2, "quaternionic": 4}
 
 
 def character(rep: Rep, g: GroupElement) -> np.ndarray:
