@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import RepError
+from ..matrix_group import MatrixGroup
 from ..rep import Rep
 from .irreps import Irrep, IrrepTable, irrep_table
 from .nullspace import coupling_maps
 
-__all__ = ["couplings", "equivariant_basis", "unit_free_basis"]
+__all__ = ["common_group", "couplings", "equivariant_basis", "unit_free_basis"]
 
 MANY_ORDERS = 1e8  # of magnitude between units, beyond which no basis is orthonormal and equivariant in floating point
 
@@ -75,13 +76,7 @@ def equivariant_basis(rep_in: Rep, rep_out: Rep) -> np.ndarray:
 
 def unit_free_basis(rep_in: Rep, rep_out: Rep) -> tuple[np.ndarray, np.ndarray]:
     """(basis, units): W units for equivariant W, orthonormal, and the units, (rep_out.size, rep_in.size)."""
-    for name, rep in (("rep_in", rep_in), ("rep_out", rep_out)):
-        if not isinstance(rep, Rep):
-            raise RepError(f"{name} must be a Rep, got {type(rep).__name__}")
-    G, H = rep_in._require_bound(), rep_out._require_bound()
-    if G.digest != H.digest:
-        raise RepError(f"rep_in belongs to {G.name}, rep_out to {H.name}; expected the same group")
-    table = irrep_table(G)
+    table = irrep_table(common_group(rep_in, rep_out))
     maps = []
     for a, to, _ in table.decompose(rep_in).parts:
         for b, _, back in table.decompose(rep_out).parts:
@@ -95,6 +90,17 @@ def unit_free_basis(rep_in: Rep, rep_out: Rep) -> tuple[np.ndarray, np.ndarray]:
     if not maps:
         return np.zeros((0, *units.shape)), units
     return _orthonormal(np.concatenate(maps) * units), units
+
+
+def common_group(rep_in: Rep, rep_out: Rep) -> MatrixGroup:
+    """The group of two bound representations, or a RepError."""
+    for name, rep in (("rep_in", rep_in), ("rep_out", rep_out)):
+        if not isinstance(rep, Rep):
+            raise RepError(f"{name} must be a Rep, got {type(rep).__name__}")
+    G, H = rep_in._require_bound(), rep_out._require_bound()
+    if G.digest != H.digest:
+        raise RepError(f"rep_in belongs to {G.name}, rep_out to {H.name}; expected the same group")
+    return G
 
 
 def _orthonormal(maps: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ import torch
 from ..errors import RepError, SolverError
 from ..images import Images
 from ..rep import Rep, Scalar, ScalarRep
+from .coupling import common_group
 from .irreps import Irrep, IrrepTable, irrep_table
 from .nullspace import canonical, intertwiners, one_thread
 
@@ -232,12 +233,7 @@ def equivariant_polynomials(rep_in: Rep, rep_out: Rep, degree: int) -> Polynomia
 
     Source: Gatermann, Computer Algebra Methods for Equivariant Dynamical Systems (2000), chapter 2.
     """
-    for name, rep in (("rep_in", rep_in), ("rep_out", rep_out)):
-        if not isinstance(rep, Rep):
-            raise RepError(f"{name} must be a Rep, got {type(rep).__name__}")
-    G, H = rep_in._require_bound(), rep_out._require_bound()
-    if G.digest != H.digest:
-        raise RepError(f"rep_in belongs to {G.name}, rep_out to {H.name}; expected the same group")
+    G = common_group(rep_in, rep_out)
     if isinstance(degree, bool) or not isinstance(degree, (int, np.integer)) or degree < 0:
         raise ValueError(f"degree must be an integer >= 0, got {degree!r}")
     n = rep_in.size
