@@ -1,9 +1,9 @@
 """Triton kernels of the three fused operations; imported only where one is about to run.
 
-A program owns one tile of one row of a table of spans (see CSR) and runs over the edges of the span in blocks, masked at
-its end. Nothing is added atomically: results do not change from run to run. Float32 is multiplied as float32, never
-as TensorFloat32, which would cost equivariance; half precisions are accumulated in float32. Places are int64, as
-E p and N p q pass 2^31.
+A program owns one tile of one row of a table of spans (see CSR) and runs over the edges of the span in blocks,
+masked at its end. Nothing is added atomically: results do not change from run to run. Float32 is multiplied as
+float32, never as TensorFloat32, which would cost equivariance; half precisions are accumulated in float32. Places
+are int64, as E p and N p q pass 2^31.
 """
 
 from __future__ import annotations
@@ -16,34 +16,33 @@ __all__ = ["edge_grad", "outer_sum", "source_grad"]
 
 
 @triton.jit
-def _multiply_add(a, b, acc, ACC: tl.constexpr):
+def _multiply_add(a, b, acc):
     """acc + a @ b; the units for matrix products do not take float64 on every device."""
-    if ACC == tl.float64:
+    if acc.dtype.is_fp64():
         acc += tl.sum(a[:, :, None] * b[None, :, :], axis=1)
     else:
         acc = tl.dot(a, b, acc, input_precision="ieee")
     return acc
 
 
+# products of float64 are formed in registers before they are summed
+_DOUBLE = triton.Config({"BLOCK_P": 16, "BLOCK_Q": 16, "BLOCK_E": 16}, num_warps=4)
+
+
 def _suitable(configs, named_args, **_):
-    """The configurations whose tiles are not mostly padding, and for float64 fit in registers."""
-    sizes = [triton.next_power_of_2(max(named_args[name], 16)) for name in ("P", "Q")]
-    double = torch.float64 in (t.dtype for t in named_args.values() if isinstance(t, torch.Tensor))
-    keep = []
-    for c in configs:
-        tile = c.kwargs["BLOCK_P"], c.kwargs["BLOCK_Q"]
-        fits = all(t <= size for t, size in zip(tile, sizes))
-        if fits and (not double or tile[0] * tile[1] * c.kwargs["BLOCK_E"] <= 4096):
-            keep.append(c)
-    return keep
+    """The configurations whose tiles are not mostly padding."""
+    if torch.float64 in (t.dtype for t in named_args.values() if isinstance(t, torch.Tensor)):
+        return [_DOUBLE]
+    p, q = (triton.next_power_of_2(max(named_args[name], 16)) for name in ("P", "Q"))
+    return [c for c in configs if c.kwargs["BLOCK_P"] <= p and c.kwargs["BLOCK_Q"] <= q]
 
 
 def _tuned(*configs):
     """Autotune over tiles (BLOCK_P, BLOCK_Q, BLOCK_E, warps), from the smallest, which always suits, to the largest."""
-    configs = [
+    choices = [
         triton.Config({"BLOCK_P": p, "BLOCK_Q": q, "BLOCK_E": e}, num_warps=warps) for p, q, e, warps in configs
     ]
-    return triton.autotune(configs, key=["P", "Q"], prune_configs_by={"early_config_prune": _suitable})
+    return triton.autotune(choices, key=["P", "Q"], prune_configs_by={"early_config_prune": _suitable})
 
 
 @_tuned((16, 16, 16, 1), (16, 64, 16, 2), (32, 32, 16, 2), (32, 64, 16, 4), (32, 64, 32, 4), (64, 64, 16, 4))
@@ -66,12 +65,12 @@ def _outer_kernel(
         end = tl.load(spans + 5 * i + 2)
         acc = tl.zeros((BLOCK_P, BLOCK_Q), dtype=ACC)
         for at in range(begin, end, BLOCK_E):
-            e = at + tl.arange(0, BLOCK_E)
+            e = at + tl.arange(0, BLOCK_E).to(tl.int64)
             live = e < end
             j = tl.load(source + e, mask=live, other=0)
             left = tl.load(h + e[None, :] * P + p[:, None], mask=live[None, :] & (p < P)[:, None], other=0.0)
             right = tl.load(f + j[:, None] * Q + q[None, :], mask=live[:, None] & (q < Q)[None, :], other=0.0)
-            acc = _multiply_add(left, right, acc, ACC)
+            acc = _multiply_add(left, right, acc)
         first = tl.load(spans + 5 * i + 3)
         last = tl.load(spans + 5 * i + 4)
         for c in range(first, last):
@@ -79,7 +78,7 @@ def _outer_kernel(
         tl.store(out + i * P * Q + place, acc.to(out.dtype.element_ty), mask=inside)
 
 
-@_tuned((16, 16, 16, 1), (32, 32, 16, 2), (32, 64, 16, 4), (64, 32, 16, 4), (64, 64, 16, 4), (64, 64, 32, 4))
+@_tuned((16, 16, 16, 1), (32, 32, 16, 2), (32, 64, 16, 4), (64, 32, 16, 4), (64, 64, 16, 8), (64, 64, 32, 8))
 @triton.jit
 def _product_kernel(
     G, x, index, spans, out, P, Q, stride_p, stride_q, INDEXED: tl.constexpr,
@@ -94,7 +93,7 @@ def _product_kernel(
     end = tl.load(spans + 5 * i + 2)
     base = G + row * P * Q
     for at in range(begin, end, BLOCK_E):
-        e = at + tl.arange(0, BLOCK_E)
+        e = at + tl.arange(0, BLOCK_E).to(tl.int64)
         live = e < end
         if INDEXED:
             j = tl.load(index + e, mask=live, other=0)
@@ -108,7 +107,7 @@ def _product_kernel(
                 base + q[:, None] * stride_q + p[None, :] * stride_p,
                 mask=(q < Q)[:, None] & (p < P)[None, :], other=0.0,
             )  # fmt: skip
-            acc = _multiply_add(left, right, acc, ACC)
+            acc = _multiply_add(left, right, acc)
         tl.store(
             out + e[:, None] * P + p[None, :], acc.to(out.dtype.element_ty),
             mask=live[:, None] & (p < P)[None, :],
@@ -127,7 +126,7 @@ def _collect_kernel(
     end = tl.load(spans + 5 * i + 2)
     acc = tl.zeros((BLOCK_Q,), dtype=ACC)
     for at in range(begin, end, BLOCK_E):
-        t = at + tl.arange(0, BLOCK_E)
+        t = at + tl.arange(0, BLOCK_E).to(tl.int64)
         live = t < end
         e = tl.load(index + t, mask=live, other=0)
         block = tl.load(values + e[:, None] * Q + q[None, :], mask=live[:, None] & (q < Q)[None, :], other=0.0)
@@ -143,8 +142,8 @@ def _accumulator(dtype: torch.dtype) -> tuple[torch.dtype, tl.dtype]:
     return (torch.float64, tl.float64) if dtype == torch.float64 else (torch.float32, tl.float32)
 
 
-def _run(kernel, spans: torch.Tensor, tiles, out: torch.Tensor, *args, **constants) -> None:
-    """Launch a tuned kernel on every span; one fixed tile where a choice by timing is not wanted or not possible."""
+def _run(kernel, spans: torch.Tensor, tiles, out: torch.Tensor, *args, tune: bool, **constants) -> None:
+    """Launch a kernel on every span, with the tile that is fastest, or a fixed one where timing is not wanted."""
     if out.numel() == 0 or spans.shape[0] == 0:
         return
 
@@ -152,7 +151,7 @@ def _run(kernel, spans: torch.Tensor, tiles, out: torch.Tensor, *args, **constan
         return (spans.shape[0] * tiles(meta),)
 
     with torch.cuda.device_of(out):
-        if out.is_cuda and not torch.are_deterministic_algorithms_enabled():
+        if tune and out.is_cuda and not torch.are_deterministic_algorithms_enabled():
             kernel[grid](*args, **constants)
         else:
             config = _suitable(kernel.configs, dict(zip(kernel.arg_names, args)))[-1]
@@ -169,7 +168,9 @@ def outer_sum(h, f, source, rows, chunks) -> torch.Tensor:
         return triton.cdiv(p, meta["BLOCK_P"]) * triton.cdiv(q, meta["BLOCK_Q"])
 
     for spans, result in ((chunks, partial), (rows, out)):
-        _run(_outer_kernel, spans, tiles, result, h, f, source, spans, partial, result, p, q, ACC=ACC)
+        args = (h, f, source, spans, partial, result, p, q)
+        # few places of the table of chunks are in use: what is fastest there says nothing
+        _run(_outer_kernel, spans, tiles, result, *args, tune=spans is rows, ACC=ACC)
     return out
 
 
@@ -186,9 +187,10 @@ def _edge_product(G, x, index, rows, chunks, transposed: bool, dtype: torch.dtyp
     def tiles(meta):
         return triton.cdiv(p, meta["BLOCK_P"])
 
-    for spans in (chunks, rows):
+    constants = {"INDEXED": not transposed, "ACC": _accumulator(x.dtype)[1]}
+    for spans in (rows, chunks):
         args = (G, x, index, spans, out, p, q, *strides)
-        _run(_product_kernel, spans, tiles, out, *args, INDEXED=not transposed, ACC=_accumulator(x.dtype)[1])
+        _run(_product_kernel, spans, tiles, out, *args, tune=spans is rows, **constants)
     return out
 
 
@@ -200,8 +202,8 @@ def edge_grad(G, f, source, rows, chunks) -> torch.Tensor:
 def source_grad(h, G, source, rows, chunks, by_source, columns, column_chunks) -> torch.Tensor:
     """Σ_{e: j(e) = j} G_{i(e)}ᵀ h_e: (E, p), (num_targets, p, q) -> (num_sources, q).
 
-    In one pass over the sources a p x q matrix would be read for every edge. Instead the products, q numbers per edge, are
-    formed by target, where G_i is read once, and then collected by source.
+    In one pass over the sources a p x q matrix would be read for every edge. Instead the products, q numbers per
+    edge, are formed by target, where G_i is read once, and then collected by source.
     """
     dtype, ACC = _accumulator(h.dtype)
     values = _edge_product(G, h, source, rows, chunks, True, dtype)
