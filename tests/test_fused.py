@@ -338,13 +338,13 @@ for dtype, wide, ACC in (("fp32", "fp32", float32), ("bf16", "fp32", float32), (
     types = {n: "*" + dtype for n in ("h", "f", "G", "x", "out")} | {n: "*i64" for n in ("source", "index", "spans")}
     types |= {n: "*" + wide for n in ("partial", "values")}
     collected = types | {"out": "*" + wide}
-    config = fused._DOUBLE if ACC == float64 else fused._outer_kernel.configs[-1]
+    config = fused._DOUBLE if ACC == float64 else fused._OUTER.configs[-1]
     for sizes in ({}, {"P": 1, "Q": 1}):
         tile = dict(ACC=ACC, **config.kwargs, **sizes)
         forward, back = dict(stride_q=1, INDEXED=True, **tile), dict(stride_p=1, INDEXED=False, **tile)
-        compile(fused._outer_kernel.fn, types, tile, config.num_warps)
-        compile(fused._product_kernel.fn, types, forward, config.num_warps)
-        compile(fused._product_kernel.fn, collected, back, config.num_warps)
+        compile(fused._outer_kernel, types, tile, config.num_warps)
+        compile(fused._product_kernel, types, forward, config.num_warps)
+        compile(fused._product_kernel, collected, back, config.num_warps)
     compile(fused._collect_kernel, types, dict(ACC=ACC, BLOCK_Q=64, BLOCK_E=16), 2)
 """
 

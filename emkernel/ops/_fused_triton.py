@@ -8,6 +8,8 @@ are int64, as E p and N p q pass 2^31.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 import triton
 import triton.language as tl
@@ -25,27 +27,6 @@ def _multiply_add(a, b, acc):
     return acc
 
 
-# products of float64 are formed in registers before they are summed
-_DOUBLE = triton.Config({"BLOCK_P": 16, "BLOCK_Q": 16, "BLOCK_E": 16}, num_warps=4)
-
-
-def _suitable(configs, named_args, **_):
-    """The configurations whose tiles are not mostly padding."""
-    if torch.float64 in (t.dtype for t in named_args.values() if isinstance(t, torch.Tensor)):
-        return [_DOUBLE]
-    p, q = (triton.next_power_of_2(max(named_args[name], 16)) for name in ("P", "Q"))
-    return [c for c in configs if c.kwargs["BLOCK_P"] <= p and c.kwargs["BLOCK_Q"] <= q]
-
-
-def _tuned(*configs):
-    """Autotune over tiles (BLOCK_P, BLOCK_Q, BLOCK_E, warps), from the smallest, which always suits, to the largest."""
-    choices = [
-        triton.Config({"BLOCK_P": p, "BLOCK_Q": q, "BLOCK_E": e}, num_warps=warps) for p, q, e, warps in configs
-    ]
-    return triton.autotune(choices, key=["P", "Q"], prune_configs_by={"early_config_prune": _suitable})
-
-
-@_tuned((16, 16, 16, 1), (16, 64, 16, 2), (32, 32, 16, 2), (32, 64, 16, 4), (32, 64, 32, 4), (64, 64, 16, 4))
 @triton.jit
 def _outer_kernel(
     h, f, source, spans, partial, out, P, Q,
@@ -78,7 +59,6 @@ def _outer_kernel(
         tl.store(out + i * P * Q + place, acc.to(out.dtype.element_ty), mask=inside)
 
 
-@_tuned((16, 16, 16, 1), (32, 32, 16, 2), (32, 64, 16, 4), (64, 32, 16, 4), (64, 64, 16, 8), (64, 64, 32, 8))
 @triton.jit
 def _product_kernel(
     G, x, index, spans, out, P, Q, stride_p, stride_q, INDEXED: tl.constexpr,
@@ -138,24 +118,61 @@ def _collect_kernel(
     tl.store(out + i * Q + q, acc.to(out.dtype.element_ty), mask=q < Q)
 
 
+# products of float64 are formed in registers before they are summed
+_DOUBLE = triton.Config({"BLOCK_P": 16, "BLOCK_Q": 16, "BLOCK_E": 16}, num_warps=4)
+
+
+def _suitable(configs, named_args, **_):
+    """The configurations whose tiles are not mostly padding."""
+    if torch.float64 in (t.dtype for t in named_args.values() if isinstance(t, torch.Tensor)):
+        return [_DOUBLE]
+    p, q = (triton.next_power_of_2(max(named_args[name], 16)) for name in ("P", "Q"))
+    return [c for c in configs if c.kwargs["BLOCK_P"] <= p and c.kwargs["BLOCK_Q"] <= q]
+
+
+class _Tiled:
+    """A kernel with tiles (BLOCK_P, BLOCK_Q, BLOCK_E, warps) from the smallest, which always suits, to the largest."""
+
+    def __init__(self, kernel, *tiles: tuple[int, int, int, int]):
+        self.kernel = kernel
+        self.configs = [
+            triton.Config({"BLOCK_P": p, "BLOCK_Q": q, "BLOCK_E": e}, num_warps=warps) for p, q, e, warps in tiles
+        ]
+
+    @cached_property
+    def tuned(self):
+        # made at its first use, as some versions of Triton ask here for a GPU
+        prune = {"early_config_prune": _suitable}
+        return triton.autotune(self.configs, key=["P", "Q"], prune_configs_by=prune)(self.kernel)
+
+    def run(self, spans: torch.Tensor, tiles, out: torch.Tensor, *args, tune: bool, **constants) -> None:
+        """Launch on every span, with the tile that is fastest, or a fixed one where timing is not wanted."""
+        if out.numel() == 0 or spans.shape[0] == 0:
+            return
+
+        def grid(meta):
+            return (spans.shape[0] * tiles(meta),)
+
+        with torch.cuda.device_of(out):
+            if tune and out.is_cuda and not torch.are_deterministic_algorithms_enabled():
+                self.tuned[grid](*args, **constants)
+            else:
+                config = _suitable(self.configs, dict(zip(self.kernel.arg_names, args)))[-1]
+                self.kernel[grid](*args, **constants, **config.kwargs, num_warps=config.num_warps)
+
+
+_OUTER = _Tiled(
+    _outer_kernel, (16, 16, 16, 1), (16, 32, 16, 1), (16, 64, 16, 2), (32, 32, 16, 2), (32, 64, 16, 4),
+    (32, 64, 32, 4), (64, 64, 16, 4),
+)  # fmt: skip
+_PRODUCT = _Tiled(
+    _product_kernel, (16, 16, 16, 1), (16, 64, 16, 2), (64, 16, 16, 2), (32, 32, 16, 2), (32, 64, 16, 4),
+    (64, 32, 16, 4), (64, 64, 16, 8), (64, 64, 32, 8),
+)  # fmt: skip
+
+
 def _accumulator(dtype: torch.dtype) -> tuple[torch.dtype, tl.dtype]:
     return (torch.float64, tl.float64) if dtype == torch.float64 else (torch.float32, tl.float32)
-
-
-def _run(kernel, spans: torch.Tensor, tiles, out: torch.Tensor, *args, tune: bool, **constants) -> None:
-    """Launch a kernel on every span, with the tile that is fastest, or a fixed one where timing is not wanted."""
-    if out.numel() == 0 or spans.shape[0] == 0:
-        return
-
-    def grid(meta):
-        return (spans.shape[0] * tiles(meta),)
-
-    with torch.cuda.device_of(out):
-        if tune and out.is_cuda and not torch.are_deterministic_algorithms_enabled():
-            kernel[grid](*args, **constants)
-        else:
-            config = _suitable(kernel.configs, dict(zip(kernel.arg_names, args)))[-1]
-            kernel.fn[grid](*args, **constants, **config.all_kwargs())
 
 
 def outer_sum(h, f, source, rows, chunks) -> torch.Tensor:
@@ -170,7 +187,7 @@ def outer_sum(h, f, source, rows, chunks) -> torch.Tensor:
     for spans, result in ((chunks, partial), (rows, out)):
         args = (h, f, source, spans, partial, result, p, q)
         # few places of the table of chunks are in use: what is fastest there says nothing
-        _run(_outer_kernel, spans, tiles, result, *args, tune=spans is rows, ACC=ACC)
+        _OUTER.run(spans, tiles, result, *args, tune=spans is rows, ACC=ACC)
     return out
 
 
@@ -190,7 +207,7 @@ def _edge_product(G, x, index, rows, chunks, transposed: bool, dtype: torch.dtyp
     constants = {"INDEXED": not transposed, "ACC": _accumulator(x.dtype)[1]}
     for spans in (rows, chunks):
         args = (G, x, index, spans, out, p, q, *strides)
-        _run(_product_kernel, spans, tiles, out, *args, tune=spans is rows, **constants)
+        _PRODUCT.run(spans, tiles, out, *args, tune=spans is rows, **constants)
     return out
 
 

@@ -33,6 +33,7 @@ __all__ = ["edge_grad", "outer_sum", "source_grad"]
 
 # numbers that the plain implementation holds at a time, of what exists per edge
 SLAB = 1 << 20
+GRAPH = "Tensor[] graph) -> Tensor"
 
 
 def outer_sum(h: Tensor, f: Tensor, graph: CSR) -> Tensor:
@@ -130,7 +131,7 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-@torch.library.custom_op("emkernel::outer_sum", mutates_args=())
+@torch.library.custom_op("emkernel::outer_sum", mutates_args=(), schema=f"(Tensor h, Tensor f, {GRAPH}")
 def _outer_sum(h: Tensor, f: Tensor, graph: list[Tensor]) -> Tensor:
     source, target, rows, row_chunks, *_ = graph
     h, f, kernels = h.contiguous(), f.contiguous(), _kernels(h)
@@ -143,7 +144,7 @@ def _outer_sum(h: Tensor, f: Tensor, graph: list[Tensor]) -> Tensor:
     return out.to(h.dtype)
 
 
-@torch.library.custom_op("emkernel::edge_grad", mutates_args=())
+@torch.library.custom_op("emkernel::edge_grad", mutates_args=(), schema=f"(Tensor G, Tensor f, {GRAPH}")
 def _edge_grad(G: Tensor, f: Tensor, graph: list[Tensor]) -> Tensor:
     source, target, rows, row_chunks, *_ = graph
     G, f, kernels = G.contiguous(), f.contiguous(), _kernels(G)
@@ -156,7 +157,7 @@ def _edge_grad(G: Tensor, f: Tensor, graph: list[Tensor]) -> Tensor:
     return out
 
 
-@torch.library.custom_op("emkernel::source_grad", mutates_args=())
+@torch.library.custom_op("emkernel::source_grad", mutates_args=(), schema=f"(Tensor h, Tensor G, {GRAPH}")
 def _source_grad(h: Tensor, G: Tensor, graph: list[Tensor]) -> Tensor:
     source, target, rows, row_chunks, by_source, columns, column_chunks = graph
     h, G, kernels = h.contiguous(), G.contiguous(), _kernels(h)
