@@ -29,7 +29,7 @@ LAYERS = [
     "ops", "nn", "graph", "batch", "models", "checks", "testing", "data", "", "train", "cli", "plots",
 ]  # fmt: skip
 SOLVER_ONLY = {"emlp", "jax", "jaxlib", "objax"}
-NOT_WITH_IMPORT = {*SOLVER_ONLY, "torch_scatter", "torch_geometric", "lightning", "matplotlib", "h5py"}
+NOT_WITH_IMPORT = {*SOLVER_ONLY, "torch_scatter", "torch_geometric", "lightning", "matplotlib", "h5py", "triton"}
 
 
 def modules() -> dict[str, Path]:

@@ -65,29 +65,7 @@ class Neighbours:
             IndexError: an index out of range.
         """
         num_targets = num_sources if num_targets is None else num_targets
-        if not isinstance(edge_index, torch.Tensor) or edge_index.ndim != 2 or edge_index.shape[0] != 2:
-            given = (
-                tuple(edge_index.shape) if isinstance(edge_index, torch.Tensor) else type(edge_index).__name__
-            )
-            raise ValueError(
-                f"edge_index must be a (2, E) tensor, source in row 0 and target in row 1; got {given}"
-            )
-        if edge_index.dtype not in (torch.int64, torch.int32):
-            raise ValueError(f"edge_index must be of an integer type, got {edge_index.dtype}")
-        edge_index = edge_index.long()
-        if check or (check is None and edge_index.device.type == "cpu"):
-            for row, size, what in ((0, num_sources, "source"), (1, num_targets, "target")):
-                if (
-                    edge_index.shape[1]
-                    and not 0
-                    <= (low := int(edge_index[row].min()))
-                    <= (high := int(edge_index[row].max()))
-                    < size
-                ):
-                    raise IndexError(
-                        f"edge_index[{row}] ({what}) holds {low if low < 0 else high}, but there are {size} "
-                        f"{what} nodes, 0..{size - 1}; are the rows swapped, or nodes missing from pos?"
-                    )
+        edge_index = checked(edge_index, num_sources, num_targets, check)
         source, target = edge_index
         device = edge_index.device
         degree = torch.bincount(target, minlength=num_targets)
@@ -166,6 +144,36 @@ class Neighbours:
         if values.shape[0] < self.num_targets:
             values = torch.cat([values, values.new_zeros(1, *values.shape[1:])])
         return values[self.row]
+
+
+def checked(
+    edge_index: torch.Tensor, num_sources: int, num_targets: int, check: bool | None = None
+) -> torch.Tensor:
+    """The edges as int64; wrong shapes and types raise, and indices out of range if ``check``, or on the CPU."""
+    if not isinstance(edge_index, torch.Tensor) or edge_index.ndim != 2 or edge_index.shape[0] != 2:
+        given = (
+            tuple(edge_index.shape) if isinstance(edge_index, torch.Tensor) else type(edge_index).__name__
+        )
+        raise ValueError(
+            f"edge_index must be a (2, E) tensor, source in row 0 and target in row 1; got {given}"
+        )
+    if edge_index.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"edge_index must be of an integer type, got {edge_index.dtype}")
+    edge_index = edge_index.long()
+    if check or (check is None and edge_index.device.type == "cpu"):
+        for row, size, what in ((0, num_sources, "source"), (1, num_targets, "target")):
+            if (
+                edge_index.shape[1]
+                and not 0
+                <= (low := int(edge_index[row].min()))
+                <= (high := int(edge_index[row].max()))
+                < size
+            ):
+                raise IndexError(
+                    f"edge_index[{row}] ({what}) holds {low if low < 0 else high}, but there are {size} "
+                    f"{what} nodes, 0..{size - 1}; are the rows swapped, or nodes missing from pos?"
+                )
+    return edge_index
 
 
 def _padded(groups: list[tuple[int, int]], source: torch.Tensor):
