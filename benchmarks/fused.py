@@ -14,7 +14,7 @@ import time
 import torch
 
 from emkernel.ops import fused
-from emkernel.ops.csr import CSR
+from emkernel.ops.neighbours import Neighbours
 
 
 def gather_bmm(h, f, graph):
@@ -49,7 +49,7 @@ def main():
 
     torch.manual_seed(0)
     target = torch.arange(n, device=device).repeat_interleave(k)
-    graph = CSR.of(torch.stack([torch.randint(n, (edges,), device=device), target]), n)
+    graph = Neighbours.of(torch.stack([torch.randint(n, (edges,), device=device), target]), n, grouped=False)
     h, f, G = (torch.randn(*s, device=device, dtype=dtype) for s in ((edges, p), (n, q), (n, p, q)))
     h, f = h.requires_grad_(), f.requires_grad_()
 

@@ -369,6 +369,23 @@ def test_chunks_do_not_change_the_function(graph, chunk):
 
 
 @each_graph
+def test_ungrouped_edges_give_the_same_function(graph):
+    """As on a GPU, where nothing about the graph is read back; with derivatives."""
+    g = group("D7")
+    conv = double(PointConv(*fields(g), (2 * Scalar)(g), **{**SMALL, "width": 5}))
+    x, pos, edges, attr = inputs(g, conv.rep_in, conv.edge_rep, graph)
+    sources, targets, _ = GRAPHS[graph]
+    expected, found = (
+        derivatives(conv, g, (x, pos, Neighbours.of(edges, sources, targets, grouped=grouped), attr))
+        for grouped in (True, False)
+    )
+    torch.testing.assert_close(found[0], expected[0], rtol=1e-9, atol=1e-10)
+    for order in (1, 2):
+        for a, b in zip(found[order], expected[order]):
+            torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-9 * largest(b))
+
+
+@each_graph
 def test_contractions_agree_in_single_precision(graph):
     g = SO3
     convs = [PointConv(*fields(g), Scalar(g), contraction=c, **SMALL) for c in ("kernel", *CONTRACTIONS)]

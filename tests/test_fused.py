@@ -12,8 +12,8 @@ import torch
 
 from emkernel import Neighbours
 from emkernel.ops import fused
-from emkernel.ops.csr import CSR, ROW_LIMIT
 from emkernel.ops.fused import edge_grad, outer_sum, source_grad
+from emkernel.ops.neighbours import ROW_LIMIT
 
 ROOT = Path(__file__).resolve().parents[1]
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -62,7 +62,7 @@ def setting(name, p, q, dtype, device="cpu", seed=0):
     draw = np.random.default_rng(seed)
     h, f, G = (torch.tensor(draw.normal(size=s)).to(dtype)
                for s in ((edges.shape[1], p), (sources, q), (targets, p, q)))  # fmt: skip
-    graph = CSR.of(edges.to(device), sources, targets)
+    graph = Neighbours.of(edges.to(device), sources, targets, grouped=False)
     (j, i), (hn, fn, Gn) = edges.numpy(), (x.double().numpy() for x in (h, f, G))
     A, df = np.zeros((targets, p, q)), np.zeros((sources, q))
     np.add.at(A, i, hn[:, :, None] * fn[j][:, None, :])
@@ -159,7 +159,7 @@ def test_without_triton_there_is_plain_torch(monkeypatch):
 @pytest.mark.parametrize("op", ["outer_sum", "edge_grad", "source_grad"])
 def test_first_and_second_derivatives(op, device):
     edges = torch.tensor([[0, 2, 2, 0], [1, 1, 0, 1]], device=device)
-    graph = CSR.of(edges, 4, 3)  # a source and a target are isolated
+    graph = Neighbours.of(edges, 4, 3, grouped=False)  # a source and a target are isolated
     random = torch.Generator().manual_seed(0)
     h, f, G = (torch.randn(*s, dtype=torch.float64, generator=random).to(device).requires_grad_()
                for s in ((4, 2), (4, 3), (3, 2, 3)))  # fmt: skip
@@ -173,7 +173,7 @@ def test_first_and_second_derivatives(op, device):
 
 def test_a_wrong_derivative_is_seen(monkeypatch):
     graph, h, f, _, _ = setting("ragged", 2, 3, torch.float64)
-    backwards = CSR.of(torch.stack([graph.target, graph.source]), 8)
+    backwards = Neighbours.of(torch.stack([graph.target, graph.source]), 8, grouped=False)
     h, f = h.requires_grad_(), f.requires_grad_()
     wrong = lambda x, y: outer_sum(x, y.detach(), graph) + outer_sum(x.detach(), y, backwards)  # noqa: E731
     with pytest.raises(RuntimeError, match="Jacobian mismatch"):
@@ -226,7 +226,7 @@ def test_compiled_whole_and_for_all_sizes(backend, device):
 @pytest.mark.parametrize("name", GRAPHS)
 def test_spans_cover_every_edge_once_and_none_is_longer_than_the_limit(name):
     sources, targets, edges = GRAPHS[name]
-    graph = CSR.of(edges, sources, targets)
+    graph = Neighbours.of(edges, sources, targets, grouped=False)
     assert (graph.num_edges, graph.num_sources, graph.num_targets) == (edges.shape[1], sources, targets)
     assert torch.equal(graph.degree, torch.bincount(edges[1], minlength=targets))
     assert torch.equal(torch.stack([graph.source, graph.target]), edges[:, graph.order])
@@ -249,7 +249,7 @@ def test_spans_cover_every_edge_once_and_none_is_longer_than_the_limit(name):
 def test_preparing_a_graph_never_waits_for_the_device():
     # a meta tensor has no values: whoever asks for one fails
     edges = torch.empty(2, 1000, dtype=torch.int64, device="meta")
-    graph = CSR.of(edges, 20, 30)
+    graph = Neighbours.of(edges, 20, 30, grouped=False)
     assert (graph.num_sources, graph.num_targets) == (20, 30)
     with pytest.raises((RuntimeError, NotImplementedError)):
         Neighbours.of(edges, 20, 30)
@@ -263,7 +263,7 @@ def test_nothing_waits_for_the_gpu():
     outer_sum(h, f, graph).sum().backward()  # kernels are tuned at their first use
     torch.cuda.set_sync_debug_mode("error")
     try:
-        outer_sum(h, f, CSR.of(edges, sources, targets)).sum().backward()
+        outer_sum(h, f, Neighbours.of(edges, sources, targets, grouped=False)).sum().backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -295,7 +295,7 @@ def test_different_dtypes_are_refused_and_cast_under_autocast():
 @pytest.mark.parametrize("edges", [torch.tensor([[0, 9], [0, 0]]), torch.tensor([[0, 0], [0, -1]])])
 def test_an_edge_to_nowhere_is_refused(edges):
     with pytest.raises(IndexError, match="edge_index"):
-        CSR.of(edges, 8)
+        Neighbours.of(edges, 8, grouped=False)
 
 
 # ---- the kernels without a GPU ---------------------------------------------------------------------------------------

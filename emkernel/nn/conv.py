@@ -8,7 +8,7 @@ import torch
 
 from ..errors import RepError
 from ..ops.contract import ORDERS, Pair, cheaper, node_order
-from ..ops.neighbours import Neighbours
+from ..ops.neighbours import Grouped, Neighbours
 from ..ops.segment import BACKENDS, segment_reduce
 from ..rep import Rep
 from ..solver.irreps import irrep_table
@@ -114,7 +114,8 @@ class PointConv(EquivariantModule):
                     f"has {len(pos_source)} and {len(pos_target)}"
                 )
         else:
-            graph = Neighbours.of(edge_index, len(pos_source), len(pos_target))
+            grouped = True if self.chunk is not None else None
+            graph = Neighbours.of(edge_index, len(pos_source), len(pos_target), grouped=grouped)
         if edge_attr is not None and len(edge_attr) != graph.num_edges:
             raise ValueError(f"edge_attr has {len(edge_attr)} rows for {graph.num_edges} edges")
         edge_vec = pos_target[graph.target] - pos_source[graph.source]
@@ -146,7 +147,7 @@ class PointConv(EquivariantModule):
         return out / graph.degree.clamp(min=1).to(out.dtype)[:, None] if self.aggr == "mean" else out
 
     def _order(self, pair: Pair, C: torch.Tensor, folded: torch.Tensor | None, graph: Neighbours) -> str:
-        if folded is None:
+        if folded is None or not isinstance(graph, Grouped):
             return "aggregate"
         if self.contraction != "auto":
             return self.contraction

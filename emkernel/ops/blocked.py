@@ -13,7 +13,7 @@ from functools import partial
 
 import torch
 
-from .neighbours import Groups, Neighbours
+from .neighbours import Grouped, Groups
 
 __all__ = ["Operands", "blocked", "targets_at_a_time"]
 
@@ -51,7 +51,7 @@ class Operands:
         return self.values[a].shape[2] if self.mix[a] is None else self.mix[a].shape[1]
 
 
-def targets_at_a_time(pairs, operands: Operands, graph: Neighbours) -> int:
+def targets_at_a_time(pairs, operands: Operands, graph: Grouped) -> int:
     """So many targets that what lies between inputs and outputs fits the cache."""
     rows, edges = max(1, sum(n for n, _ in graph.groups)), graph.padded_source.shape[0]
     per_edge = sum(x[0].numel() for x in (*operands.values, *operands.features) if len(x))
@@ -67,7 +67,7 @@ def targets_at_a_time(pairs, operands: Operands, graph: Neighbours) -> int:
     return max(1, CACHE // (per_row * operands.features[0].element_size()))
 
 
-def blocked(pairs, operands: Operands, graph: Neighbours, sizes, chunk: int, plain) -> list[torch.Tensor]:
+def blocked(pairs, operands: Operands, graph: Grouped, sizes, chunk: int, plain) -> list[torch.Tensor]:
     """Σ_e C (h_e ⊗ f_j) W, ``chunk`` targets at a time: (grouped targets, d_c, m_c) per output irreducible.
 
     Args:
@@ -121,7 +121,7 @@ class _Work:
     chunks of one shape: it is written down once, as a list of calls on fixed arrays.
     """
 
-    def __init__(self, pairs, operands: Operands, graph: Neighbours, sizes, total: Operands | None = None):
+    def __init__(self, pairs, operands: Operands, graph: Grouped, sizes, total: Operands | None = None):
         self.pairs, self.operands, self.sizes, self.source = pairs, operands, sizes, graph.padded_source
         self.total = total
         self._arrays: dict[tuple, torch.Tensor] = {}

@@ -12,8 +12,10 @@ for each pair (a, b):
 - "message" uses that h_e^a = (Y_e^a w) · g_e is a few fields Y, polynomials of the edge vector for instance, mixed to
   many channels: it couples Y_e to f_j on the edge, and the gates g_e w join in the sum over the neighbours.
 
-Targets are taken a chunk at a time, so that what lies between edges and weights stays in the cache, and none of it is
-kept: the backward pass computes it again. "kernel" forms the kernel, and is the reference that both must equal.
+On a CPU targets are taken a chunk at a time, so that what lies between edges and weights stays in the cache, and none
+of it is kept: the backward pass computes it again (:mod:`emkernel.ops.blocked`). On a GPU, where targets are not
+grouped by degree, all A_i are one fused sum (:mod:`emkernel.ops.fused`). "kernel" forms the kernel, and is the
+reference that all must equal.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from dataclasses import dataclass
 import torch
 
 from .blocked import Operands, blocked, targets_at_a_time
-from .neighbours import Groups, Neighbours
+from .fused import outer_sum
+from .neighbours import CSR, Grouped, Groups, Neighbours
 
 __all__ = ["ORDERS", "Field", "Pair", "cheaper", "fold", "kernel_blocks", "node_order"]
 
@@ -110,33 +113,29 @@ def node_order(
         pairs: each pair with its coupling (Q, d_a, d_b), the coupling folded or None, and its order; sorted by (b, a).
         weights: (K_c, m_c) per output irreducible, rows ordered (b, a, coupling, hidden channel, input channel).
         sizes: (d_c, m_c) per output irreducible.
-        chunk: targets at a time, or None: as many as keep what lies between in the cache, all of them on a GPU.
+        chunk: targets at a time, or None: as many as keep what lies between in the cache, all of them on a GPU. It has
+            no effect on a graph that is not grouped, all of whose pairs aggregate.
 
     Returns:
         (num_targets, d_c, m_c) per output irreducible.
     """
     operands = Operands(
-        [graph.pad(f.values) for f in hidden],
-        [None if f.gates is None else graph.pad(f.gates) for f in hidden],
-        [f.mix for f in hidden],
-        features,
-        weights,
+        [f.values for f in hidden], [f.gates for f in hidden], [f.mix for f in hidden], features, weights
     )
     device = features[0].device.type
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         operands = operands.like([None if x is None else x.to(dtype) for x in operands.flat()])
         pairs = [(p, C.to(dtype), None if F is None else F.to(dtype), order) for p, C, F, order in pairs]
-
-    def plain(operands: Operands) -> list[torch.Tensor]:
-        fields = [Field(*x) for x in zip(operands.values, operands.mix, operands.gates)]
-        gathered = [
-            f.flatten(1).index_select(0, graph.padded_source).unflatten(1, f.shape[1:])
-            for f in operands.features
-        ]
-        return _contract(fields, gathered, graph.groups, pairs, operands.weights, sizes)
-
     with torch.autocast(device, enabled=False):
+        if isinstance(graph, CSR):
+            return _contract(operands, pairs, sizes, graph)
+        operands.values = [graph.pad(x) for x in operands.values]
+        operands.gates = [None if x is None else graph.pad(x) for x in operands.gates]
+
+        def plain(operands: Operands) -> list[torch.Tensor]:
+            return _contract(operands, pairs, sizes, graph)
+
         if chunk is None and device == "cpu":
             chunk = targets_at_a_time(pairs, operands, graph)
         if chunk is None or torch.compiler.is_compiling():
@@ -146,25 +145,17 @@ def node_order(
     return [graph.restore(y.flatten(1)).unflatten(1, y.shape[1:]) for y in out]
 
 
-def _contract(
-    hidden: list[Field],
-    features: list[torch.Tensor],
-    groups: Groups,
-    pairs: list[tuple[Pair, torch.Tensor, torch.Tensor | None, str]],
-    weights: list[torch.Tensor],
-    sizes: list[tuple[int, int]],
-) -> list[torch.Tensor]:
-    """(targets, d_c, m_c) per output irreducible, features gathered: (E, d_b, m_b)."""
-    rows = sum(n for n, _ in groups)
-    dense: dict[int, torch.Tensor] = {}
+def _contract(operands: Operands, pairs, sizes: list[tuple[int, int]], graph: Neighbours) -> list[torch.Tensor]:
+    """(targets, d_c, m_c) per output irreducible as operations that can be differentiated any number of times."""
+    hidden = [Field(*x) for x in zip(operands.values, operands.mix, operands.gates)]
+    features = operands.features
+    summed = _Sums(hidden, features, graph) if isinstance(graph, CSR) else _GroupedSums(hidden, features, graph)
     coupled: dict[tuple[int, int], list[torch.Tensor]] = {}
     for pair, C, F, order in pairs:
-        if order == "message":
-            S = _message(hidden[pair.a], features[pair.b], groups, C, F)
+        if order == "message" and isinstance(graph, Grouped):
+            S = _message(hidden[pair.a], summed.gathered[pair.b], graph.groups, C, F)
         else:
-            if pair.a not in dense:
-                dense[pair.a] = hidden[pair.a].dense()
-            S = _aggregate(dense[pair.a], features[pair.b], groups, None if pair.is_identity else C)
+            S = _couple(summed(pair.a, pair.b), None if pair.is_identity else C)
         pieces = S.split([sizes[c][0] * r for c, r in pair.parts], 1) if len(pair.parts) > 1 else [S]
         for (c, r), piece in zip(pair.parts, pieces):
             coupled.setdefault((c, pair.b), []).append(piece.unflatten(1, (sizes[c][0], r)))
@@ -172,11 +163,55 @@ def _contract(
     start = [0] * len(sizes)
     for (c, _), pieces in coupled.items():
         S = (pieces[0] if len(pieces) == 1 else torch.cat(pieces, 2)).flatten(2).flatten(0, 1)
-        W = weights[c][start[c] : start[c] + S.shape[1]]
+        W = operands.weights[c][start[c] : start[c] + S.shape[1]]
         start[c] += S.shape[1]
         out[c] = S @ W if out[c] is None else torch.addmm(out[c], S, W)
-    some = features[0]
-    return [some.new_zeros(rows, d, m) if y is None else y.reshape(rows, d, m) for y, (d, m) in zip(out, sizes)]
+    rows = summed.rows
+    return [
+        features[0].new_zeros(rows, d, m) if y is None else y.reshape(rows, d, m) for y, (d, m) in zip(out, sizes)
+    ]
+
+
+class _GroupedSums:
+    """A = Σ_e h_e ⊗ f_j (targets, d_a, u, d_b, m) for one pair after another, as matrix products."""
+
+    def __init__(self, hidden: list[Field], features: list[torch.Tensor], graph: Grouped):
+        self.hidden, self.groups, self.rows = hidden, graph.groups, sum(n for n, _ in graph.groups)
+        self.gathered = [
+            f.flatten(1).index_select(0, graph.padded_source).unflatten(1, f.shape[1:]) for f in features
+        ]
+        self.dense: dict[int, torch.Tensor] = {}
+
+    def __call__(self, a: int, b: int) -> torch.Tensor:
+        if a not in self.dense:
+            self.dense[a] = self.hidden[a].dense()
+        h, f = self.dense[a], self.gathered[b]
+        return _product(h.flatten(1), f.flatten(1), self.groups).reshape(-1, *h.shape[1:], *f.shape[1:])
+
+
+class _Sums:
+    """The same, all pairs at once."""
+
+    def __init__(self, hidden: list[Field], features: list[torch.Tensor], graph: CSR):
+        dense = [h.dense() for h in hidden]
+        self.rows = graph.num_targets
+        self.shapes = [h.shape[1:] for h in dense], [f.shape[1:] for f in features]
+        h, f = (torch.cat([x.flatten(1) for x in xs], 1) for xs in (dense, features))
+        A = outer_sum(h, f, graph)
+        sizes = [[d * m for d, m in shapes] for shapes in self.shapes]
+        self.parts = [x.split(sizes[1], 2) for x in A.split(sizes[0], 1)]
+
+    def __call__(self, a: int, b: int) -> torch.Tensor:
+        return self.parts[a][b].unflatten(2, self.shapes[1][b]).unflatten(1, self.shapes[0][a])
+
+
+def _couple(A: torch.Tensor, C: torch.Tensor | None) -> torch.Tensor:
+    """C A: (targets, d_a, u, d_b, m) -> (targets, Q, u, m)."""
+    A = A.transpose(2, 3)
+    if C is None:
+        return A[:, 0]
+    u, m = A.shape[3:]
+    return (C.flatten(1) @ A.flatten(3).flatten(1, 2)).unflatten(2, (u, m))
 
 
 def _message(
@@ -188,16 +223,6 @@ def _message(
     t = torch.bmm(M.transpose(1, 2), x)
     gates = field.gates[:, None] * field.mix
     return _product(gates.flatten(1), t.flatten(1), groups, s).unflatten(2, (q, m)).transpose(1, 2)
-
-
-def _aggregate(h: torch.Tensor, x: torch.Tensor, groups: Groups, C: torch.Tensor | None) -> torch.Tensor:
-    """C Σ_e h_e ⊗ f_j: (targets, Q, u, m)."""
-    (_, da, u), (_, db, m) = h.shape, x.shape
-    A = _product(h.flatten(1), x.flatten(1), groups)
-    A = A.reshape(-1, da, u, db, m).transpose(2, 3)
-    if C is None:
-        return A[:, 0]
-    return (C.flatten(1) @ A.flatten(3).flatten(1, 2)).unflatten(2, (u, m))
 
 
 def _product(left: torch.Tensor, right: torch.Tensor, groups: Groups, each: int = 1) -> torch.Tensor:

@@ -27,7 +27,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from .csr import CSR
+from .neighbours import CSR
 
 __all__ = ["edge_grad", "outer_sum", "source_grad"]
 
@@ -53,7 +53,7 @@ def outer_sum(h: Tensor, f: Tensor, graph: CSR) -> Tensor:
         TypeError: different dtypes.
 
     Example:
-        >>> graph = CSR.of(torch.tensor([[1, 2], [0, 0]]), 3)
+        >>> graph = Neighbours.of(torch.tensor([[1, 2], [0, 0]]), 3, grouped=False)
         >>> outer_sum(torch.tensor([[1.0], [10.0]]), torch.tensor([[1.0], [2.0], [3.0]]), graph).flatten()
         tensor([32.,  0.,  0.])
     """

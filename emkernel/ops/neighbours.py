@@ -1,4 +1,4 @@
-"""Edges in the order in which they are reduced: grouped by target, targets grouped by degree."""
+"""Edges in the order in which they are reduced."""
 
 from __future__ import annotations
 
@@ -7,27 +7,24 @@ from dataclasses import dataclass, replace
 
 import torch
 
-__all__ = ["Neighbours"]
+__all__ = ["CSR", "ROW_LIMIT", "Grouped", "Groups", "Neighbours"]
 
 EXACT_DEGREES = 10
+ROW_LIMIT = 256
 
 Groups = tuple[tuple[int, int], ...]  # (targets, degree) of each
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Neighbours:
     """A graph prepared once for all layers that use it; pass it wherever ``edge_index`` is expected.
 
-    Edges are sorted by target and targets by degree, so that each group of targets of one degree k is a dense
-    (targets, k) array of edges. With many different degrees, groups are padded by at most a quarter.
+    There are two forms: :class:`Grouped`, whose groups of one degree are dense arrays for matrix products, and
+    :class:`CSR`, which is made without waiting for the device and read by the fused operations.
 
     Attributes:
         source, target: (E,) node indices of each edge, sorted.
         order: (E,) the user's edge at each place, or None when they already are in order.
-        groups: (targets, k) of each group; the edges of a group are consecutive, its targets too.
-        position: (E,) the place of each edge among the padded ones, or None without padding.
-        padded_source: (P,) source of each edge, padded ones repeating a neighbour of the same target.
-        row: (num_targets,) place of each target among the groups; isolated ones point past the end.
         degree: (num_targets,) incoming edges.
         num_sources, num_targets: sizes of the two sides.
     """
@@ -35,22 +32,18 @@ class Neighbours:
     source: torch.Tensor
     target: torch.Tensor
     order: torch.Tensor | None
-    groups: Groups
-    position: torch.Tensor | None
-    padded_source: torch.Tensor
-    row: torch.Tensor | None
     degree: torch.Tensor
     num_sources: int
     num_targets: int
 
-    @classmethod
+    @staticmethod
     def of(
-        cls,
         edge_index: torch.Tensor,
         num_sources: int,
         num_targets: int | None = None,
         *,
         check: bool | None = None,
+        grouped: bool | None = None,
     ) -> Neighbours:
         """Prepare ``edge_index`` (2, E), source in row 0 and target in row 1.
 
@@ -59,13 +52,54 @@ class Neighbours:
             num_sources: number of source nodes.
             num_targets: number of target nodes; as many as sources by default.
             check: check that indices are in range; by default only on the CPU (on a GPU it synchronises).
+            grouped: group the targets by degree, for which their numbers are read back; by default only on the CPU,
+                and not inside ``torch.compile``.
 
         Raises:
             ValueError: wrong shape or dtype.
             IndexError: an index out of range.
         """
         num_targets = num_sources if num_targets is None else num_targets
-        edge_index = checked(edge_index, num_sources, num_targets, check)
+        host = edge_index.device.type == "cpu" if isinstance(edge_index, torch.Tensor) else True
+        host = host and not torch.compiler.is_compiling()
+        edge_index = _checked(edge_index, num_sources, num_targets, host if check is None else check)
+        form = Grouped if (host if grouped is None else grouped) else CSR
+        return form._of(edge_index, num_sources, num_targets)
+
+    @property
+    def num_edges(self) -> int:
+        return self.source.shape[0]
+
+    @property
+    def sorted(self) -> Neighbours:
+        """The same graph for edge attributes that have been through :meth:`sort` already, once for all layers."""
+        return replace(self, order=None)
+
+    def sort(self, values: torch.Tensor) -> torch.Tensor:
+        """Values (E, ...) of the user's edges, in the prepared order."""
+        return values if self.order is None else values.index_select(0, self.order)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Grouped(Neighbours):
+    """Edges sorted by target and targets by degree: each group of targets of one degree k is a dense array.
+
+    With many different degrees, groups are padded by at most a quarter.
+
+    Attributes:
+        groups: (targets, k) of each group; the edges of a group are consecutive, its targets too.
+        position: (E,) the place of each edge among the padded ones, or None without padding.
+        padded_source: (P,) source of each edge, padded ones repeating a neighbour of the same target.
+        row: (num_targets,) place of each target among the groups; isolated ones point past the end.
+    """
+
+    groups: Groups
+    position: torch.Tensor | None
+    padded_source: torch.Tensor
+    row: torch.Tensor | None
+
+    @classmethod
+    def _of(cls, edge_index: torch.Tensor, num_sources: int, num_targets: int) -> Grouped:
         source, target = edge_index
         device = edge_index.device
         degree = torch.bincount(target, minlength=num_targets)
@@ -91,26 +125,17 @@ class Neighbours:
         if len(groups) > EXACT_DEGREES:
             groups, position, padded_source = _padded(groups, source)
         return cls(
-            source,
-            target,
-            order,
-            tuple(groups),
-            position,
-            padded_source,
-            row,
-            degree,
-            num_sources,
-            num_targets,
+            source=source,
+            target=target,
+            order=order,
+            degree=degree,
+            num_sources=num_sources,
+            num_targets=num_targets,
+            groups=tuple(groups),
+            position=position,
+            padded_source=padded_source,
+            row=row,
         )
-
-    @property
-    def num_edges(self) -> int:
-        return self.source.shape[0]
-
-    @property
-    def sorted(self) -> Neighbours:
-        """The same graph for edge attributes that have been through :meth:`sort` already, once for all layers."""
-        return replace(self, order=None)
 
     def chunks(self, targets: int) -> Iterator[tuple[Groups, slice, slice]]:
         """(groups, padded edges, grouped targets) of so many targets at a time."""
@@ -125,10 +150,6 @@ class Neighbours:
                     start, row, groups, size, count = start + size, row + count, [], 0, 0
         if groups:
             yield tuple(groups), slice(start, start + size), slice(row, row + count)
-
-    def sort(self, values: torch.Tensor) -> torch.Tensor:
-        """Values (E, ...) of the user's edges, in the prepared order."""
-        return values if self.order is None else values[self.order]
 
     def pad(self, values: torch.Tensor) -> torch.Tensor:
         """Values (E, ...) in the prepared order, with zeros at the padded places."""
@@ -146,10 +167,58 @@ class Neighbours:
         return values[self.row]
 
 
-def checked(
-    edge_index: torch.Tensor, num_sources: int, num_targets: int, check: bool | None = None
-) -> torch.Tensor:
-    """The edges as int64; wrong shapes and types raise, and indices out of range if ``check``, or on the CPU."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class CSR(Neighbours):
+    """Edges in compressed rows, sorted by target and by source, without ever waiting for the device.
+
+    The edges of one target stand together, N(i) = begin_i .. end_i, and so, through ``by_source``, do those of one
+    source. A row longer than ``ROW_LIMIT`` is cut: its first edges stay with the row, every further ``ROW_LIMIT``
+    are a chunk, reduced on its own and added to the row in order. How many chunks there are depends on the data; that
+    they are at most (E - 1) // ROW_LIMIT does not, so the table of chunks has this length, and empty places.
+
+    Attributes:
+        by_source: (E,) places sorted by source, those of one source in order.
+        rows: (num_targets, 5) int64, of each target: itself, begin and end of its first edges, first and last chunk.
+        row_chunks: (C, 5) the same of each chunk, for which the last two are zero; an empty one has row -1.
+        columns, column_chunks: (num_sources, 5) and (C, 5), the same of the sources in the order ``by_source``.
+
+    Example:
+        >>> graph = Neighbours.of(torch.tensor([[0, 1, 0], [1, 0, 0]]), 2, grouped=False)
+        >>> graph.target.tolist(), graph.degree.tolist()
+        ([0, 0, 1], [2, 1])
+    """
+
+    by_source: torch.Tensor
+    rows: torch.Tensor
+    row_chunks: torch.Tensor
+    columns: torch.Tensor
+    column_chunks: torch.Tensor
+
+    @classmethod
+    def _of(cls, edge_index: torch.Tensor, num_sources: int, num_targets: int) -> CSR:
+        source, target = edge_index
+        target, order = torch.sort(target, stable=True)
+        source = source.index_select(0, order)
+        sorted_source, by_source = torch.sort(source, stable=True)
+        rows, row_chunks, degree = _spans(target, num_targets)
+        columns, column_chunks, _ = _spans(sorted_source, num_sources)
+        return cls(
+            source=source,
+            target=target,
+            order=order,
+            degree=degree,
+            num_sources=num_sources,
+            num_targets=num_targets,
+            by_source=by_source,
+            rows=rows,
+            row_chunks=row_chunks,
+            columns=columns,
+            column_chunks=column_chunks,
+        )
+
+
+def _checked(edge_index: torch.Tensor, num_sources: int, num_targets: int, check: bool) -> torch.Tensor:
+    """The edges as int64; wrong shapes and types raise, and with ``check`` indices out of range."""
     if not isinstance(edge_index, torch.Tensor) or edge_index.ndim != 2 or edge_index.shape[0] != 2:
         given = (
             tuple(edge_index.shape) if isinstance(edge_index, torch.Tensor) else type(edge_index).__name__
@@ -160,7 +229,7 @@ def checked(
     if edge_index.dtype not in (torch.int64, torch.int32):
         raise ValueError(f"edge_index must be of an integer type, got {edge_index.dtype}")
     edge_index = edge_index.long()
-    if check or (check is None and edge_index.device.type == "cpu"):
+    if check:
         for row, size, what in ((0, num_sources, "source"), (1, num_targets, "target")):
             if (
                 edge_index.shape[1]
@@ -174,6 +243,30 @@ def checked(
                     f"{what} nodes, 0..{size - 1}; are the rows swapped, or nodes missing from pos?"
                 )
     return edge_index
+
+
+def _spans(index: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The tables of the rows and of the chunks of a sorted index, and the lengths of its rows."""
+    nodes = torch.arange(size + 1, device=index.device)
+    # counting by bincount or unique would wait for the device
+    start = torch.searchsorted(index, nodes)
+    begin, end = start[:-1], start[1:]
+    further = (end - begin - 1).clamp(min=0) // ROW_LIMIT
+    last = further.cumsum(0)
+    first = last - further
+    rows = torch.stack([nodes[:-1], begin, torch.minimum(end, begin + ROW_LIMIT), first, last], 1)
+
+    chunk = torch.arange(max(index.shape[0] - 1, 0) // ROW_LIMIT, device=index.device)
+    if size == 0:
+        return rows, rows.new_zeros(chunk.shape[0], 5), end - begin
+    row = torch.searchsorted(last, chunk, right=True)
+    used = row < size
+    row = row.clamp(max=size - 1)
+    at = begin[row] + ROW_LIMIT * (chunk - first[row] + 1)
+    until = torch.minimum(at + ROW_LIMIT, end[row])
+    none = torch.zeros_like(row)
+    chunks = [torch.where(used, row, -1), torch.where(used, at, 0), torch.where(used, until, 0), none, none]
+    return rows, torch.stack(chunks, 1), end - begin
 
 
 def _padded(groups: list[tuple[int, int]], source: torch.Tensor):
