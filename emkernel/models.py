@@ -195,7 +195,8 @@ class ShapeNet(EquivariantModule):
         **kernel: further arguments of the kernel (width, hidden, radial, ...).
 
     Shapes:
-        GraphBatch of point clouds -> (num_graphs, classes) logits
+        GraphBatch of point clouds -> (num_graphs, classes) logits; ``graphs`` are those of :meth:`graphs`, to be passed
+        where the network is compiled, as how many edges there are cannot be known there
     """
 
     def __init__(
@@ -246,19 +247,28 @@ class ShapeNet(EquivariantModule):
             nn.Linear(256, classes),
         )
 
-    def forward(self, batch: GraphBatch) -> torch.Tensor:
+    def graphs(self, batch: GraphBatch) -> list[tuple[torch.Tensor, Neighbours]]:
+        """Of each layer the points that it keeps, among those of the layer before, and their neighbours there."""
+        pos, index, out = batch.pos, batch.batch, []
+        for m, k in zip(self.points, self.neighbours):
+            # evaluation keeps the same points every time
+            seed = None if self.training else torch.Generator().manual_seed(0)
+            keep = random_subset(index, m, generator=seed)
+            edges = knn_graph(pos, k, index, query=pos[keep], query_batch=index[keep])
+            out.append((keep, Neighbours.of(edges, len(pos), len(keep))))
+            pos, index = pos[keep], index[keep]
+        return out
+
+    def forward(
+        self, batch: GraphBatch, graphs: list[tuple[torch.Tensor, Neighbours]] | None = None
+    ) -> torch.Tensor:
         pos, index = batch.pos, batch.batch
         x = pos.new_ones(len(pos), 1)
         if self.normal is not None:
             x = torch.cat([x, self.normal(batch.x["normal"])], 1)
-        for block, m, k in zip(self.blocks, self.points, self.neighbours):
-            # evaluation keeps the same points every time
-            seed = None if self.training else torch.Generator().manual_seed(0)
-            keep = random_subset(index, m, generator=seed)
-            centre, owner = pos[keep], index[keep]
-            edges = knn_graph(pos, k, index, query=centre, query_batch=owner)
-            x = block((x, x[keep]), (pos, centre), edges)
-            pos, index = centre, owner
+        for block, (keep, graph) in zip(self.blocks, self.graphs(batch) if graphs is None else graphs):
+            x = block((x, x[keep]), (pos, pos[keep]), graph)
+            pos, index = pos[keep], index[keep]
         return self.head(self.pool(x, index, batch.num_graphs))
 
 

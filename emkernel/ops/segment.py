@@ -51,7 +51,8 @@ def segment_reduce(
         raise ValueError(f"reduce must be one of {REDUCTIONS}, got {reduce!r}")
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
-    scatter = _torch_scatter()
+    # a compiler fuses torch's own, and could not look into the other
+    scatter = None if torch.compiler.is_compiling() else _torch_scatter()
     if backend == "torch_scatter" and scatter is None:
         raise ImportError(
             "backend='torch_scatter' needs the package torch_scatter: pip install ninja, then "
