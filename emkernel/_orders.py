@@ -99,20 +99,6 @@ def order_of_abelian(generators: np.ndarray, orders: tuple[int, ...]) -> int:
     return index
 
 
-def typed_digits(matrices: np.ndarray) -> int:
-    """The significant digits with which the entries are written, 3 to 12; 17 where they are computed, or very short."""
-    digits = 0
-    for x in set(np.abs(matrices).reshape(-1).tolist()):
-        odd = Fraction(x).numerator
-        while odd and odd % 2 == 0:
-            odd //= 2
-        if odd > 1000:  # a small whole number times a power of two is meant as it stands
-            digits = max(digits, len(repr(x).split("e")[0].replace(".", "").strip("0")))
-        if digits > 12:
-            break
-    return digits if 3 <= digits <= 12 else 17
-
-
 def nearly_order(
     h: np.ndarray, digits: float = 1e-3, highest: int = 120, error: float = 0.0
 ) -> tuple[int, float] | None:

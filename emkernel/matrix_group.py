@@ -9,16 +9,14 @@ import numpy as np
 import scipy.linalg
 import torch
 
-from . import _compact, _finite, _orders, _sharpen
+from . import _compact, _digits, _finite, _growth, _orders, _sharpen
 from ._generators import check_invertible, frozen, realified, stacked
 from .errors import GroupError
 from .group_element import GroupElement, numpy_generator
 
 __all__ = ["MatrixGroup"]
 
-# condition of the basis in which a compact group is given: decided up to the first, taken for rounding of a group that
-# is not compact, such as a shear, from the second on
-LARGEST_CONDITION, MUCH_LARGER = 3e4, 3e5
+LARGEST_CONDITION = 3e4  # of the basis in which a compact group is given, up to which it is seen to be compact
 
 
 class MatrixGroup:
@@ -277,10 +275,23 @@ class MatrixGroup:
         return None if basis is None else basis.T @ basis
 
     @cached_property
-    def _written_error(self) -> float:
-        """Half a unit in the last digit of generators typed with 3 to 12 digits, relative; 0 for any other."""
-        digits = _orders.typed_digits(np.concatenate([self.discrete_generators, self.lie_algebra]))
-        return 0.0 if self._trusted or digits == 17 else 0.5 * 10.0 ** (1 - digits)
+    def _digits(self) -> tuple[np.ndarray, np.ndarray]:
+        """(M,) and (D,) the significant digits with which each generator is typed, 3 to 14; 17 for any other."""
+        many = len(self.discrete_generators)
+        digits = _digits.typed_digits(np.concatenate([self.discrete_generators, self.lie_algebra]))
+        if self._trusted:
+            digits[:] = 17
+        return digits[:many], digits[many:]
+
+    @cached_property
+    def _fewest_digits(self) -> int:
+        return int(np.concatenate(self._digits).min(initial=17))
+
+    @cached_property
+    def _errors(self) -> tuple[np.ndarray, np.ndarray]:
+        """(M, d, d) and (D, d, d) how far each entry of the generators may be from what was meant, beyond rounding."""
+        both = self.discrete_generators, self.lie_algebra
+        return tuple(_digits.half_units(m, digits) for m, digits in zip(both, self._digits))
 
     @property
     def is_compact(self) -> bool:
@@ -296,27 +307,30 @@ class MatrixGroup:
         """L with L g L^-1 orthogonal for all g (upper triangular, S = L^T L), or None when not compact."""
         scale = self._units[:, None] / self._units
         sample = self.sample(64, 0).inverse.matrix
-        matrices = (self._in_units, self.lie_algebra * scale, sample * scale)
-        basis = _compact.orthogonal_basis(*matrices)
-        if basis is None and self._written_error:
-            near = _compact.orthogonal_basis(*matrices, self.d * self._written_error)
-            if near is not None and np.linalg.cond(near) < LARGEST_CONDITION:
-                raise GroupError(
-                    f"{self.name}: the group is compact but for errors that digits like {self._written_error:.0e} "
-                    "explain, and as written it is not. Write the generators in full precision; "
-                    "MatrixGroup.polished finds a finite group near them."
-                )
-        if basis is None or (condition := np.linalg.cond(basis)) > MUCH_LARGER:
+        lie = self.lie_algebra * scale
+        basis = _compact.orthogonal_basis(self._in_units, lie, sample * scale)
+        condition = np.inf if basis is None else np.linalg.cond(basis)
+        if condition < LARGEST_CONDITION:
+            basis = basis * self._units
+            return basis * np.sqrt(self.d / (basis**2).sum())
+        rounding = 10 * np.finfo(float).eps
+        errors = [
+            e * scale + rounding * np.linalg.norm(m, axis=(1, 2))[:, None, None] * (m != 0)
+            for e, m in zip(self._errors, (self._in_units, lie))
+        ]
+        if _growth.grows(self._in_units, lie, errors, LARGEST_CONDITION):
             return None
-        rigid = None not in self._orders and not len(self.lie_algebra)
-        if condition > LARGEST_CONDITION or (condition**2 * self._written_error > 1e-3 and not rigid):
-            raise GroupError(
-                f"{self.name}: whether the group is compact is not decided by the digits that its generators have: it "
-                f"preserves a positive form, of a basis of condition {condition:.1e}, which a change of about "
-                f"{condition**-2:.0e} in the generators undoes. Write them in full precision, or in better coordinates."
-            )
-        basis = basis * self._units
-        return basis * np.sqrt(self.d / (basis**2).sum())
+        found = (
+            "it preserves no positive form"
+            if basis is None
+            else f"it preserves a positive form, but in a basis of condition {condition:.1e}"
+        )
+        raise GroupError(
+            f"{self.name}: whether the group is compact is not decided by the {min(self._fewest_digits, 16)} digits that "
+            f"its generators have: as written {found}, and no element grows beyond what their errors explain. Write them "
+            "in full precision, or in better coordinates; MatrixGroup.polished finds a finite group near them, and "
+            "trust_digits=True takes few digits for all there are."
+        )
 
     # ---- elements -------------------------------------------------------------------------------------------
 
@@ -379,7 +393,7 @@ class MatrixGroup:
             return
         largest = max((np.linalg.norm(h, 2) for h in self._in_units), default=1.0)
         for i, (h, q) in enumerate(zip(self._in_units, self._orders)):
-            limit = None if q else _orders.hidden_order(h, min(largest, 1e5), self._written_error)
+            limit = None if q else _orders.hidden_order(h, min(largest, 1e5), self._relative_error(i))
             if limit is not None:
                 raise GroupError(
                     f"{self.name}: discrete_generators[{i}] is a rotation of no order up to {limit}, and in this basis "
@@ -395,38 +409,31 @@ class MatrixGroup:
                 f"the rounding of a basis of condition {condition:.0e}. Write them in coordinates nearer to orthogonal."
             )
 
+    def _relative_error(self, i: int) -> float:
+        """Half a unit in the last digit of a discrete generator typed with few, relative; 0 for any other."""
+        digits = self._digits[0][i]
+        return 0.0 if digits == 17 else 0.5 * 10.0 ** (1 - digits)
+
     # ---- construction checks --------------------------------------------------------------------------------
 
-    def _check_written(self) -> None:
-        """Few digits must leave something of each generator."""
-        error = self._written_error
-        for kind, matrices in (("discrete_generators", self._in_units), ("lie_algebra", self.lie_algebra)):
-            for i, m in enumerate(matrices if error else ()):
-                if kind == "lie_algebra":
-                    m = m * self._units[:, None] / self._units
-                    radius = np.abs(np.linalg.eigvals(m)).max()
-                    lost = 0 < radius < np.sqrt(10 * error) * np.linalg.norm(m, 2)
-                else:
-                    away = np.abs(m - np.eye(self.d)).max()
-                    lost = np.linalg.cond(m) * error > 0.02 or 0 < away < 20 * error
-                if lost:
-                    raise GroupError(
-                        f"{self.name}: {kind}[{i}] is written with errors of about {error:.0e}, which leave open what "
-                        "it generates: its entries cancel, or it is near the identity. Write it in full precision, or "
-                        "pass trust_digits=True if it is meant as it stands."
-                    )
-
     def _check_digits(self) -> None:
-        self._check_written()
+        sizes = np.linalg.norm(self.lie_algebra * self._units[:, None] / self._units, axis=(1, 2))
+        for i, size in enumerate(sizes):
+            if 0 < size < 1e-15 * sizes.max():
+                raise GroupError(
+                    f"{self.name}: lie_algebra[{i}] is of norm {size:.1e}, beside others of norm {sizes.max():.1e}, which "
+                    "is not told from rounding, as of a bracket that vanishes. Leave it out, write it in units where it is "
+                    "larger, or pass trust_digits=True if it is meant."
+                )
         for i, (h, q) in enumerate(zip(self._in_units, self._orders)):
-            away = np.abs(h - np.eye(self.d)).max()
+            away = np.abs(scipy.linalg.matrix_balance(h - np.eye(self.d), permute=False)[0]).max()
             if 0 < away < 1e-7 and q != 1:
                 raise GroupError(
-                    f"{self.name}: discrete_generators[{i}] is within {away:.1e} of the identity, which is not told "
-                    "from rounding. Leave it out, give its generator as lie_algebra, or pass trust_digits=True "
+                    f"{self.name}: discrete_generators[{i}] is, in suitable units, within {away:.1e} of the identity, "
+                    "which is not told from rounding. Leave it out, give its generator as lie_algebra, or pass trust_digits=True "
                     "if it is meant."
                 )
-            near = None if q else _orders.nearly_order(h, error=self._written_error)
+            near = None if q else _orders.nearly_order(h, error=self._relative_error(i))
             if near:
                 order, miss = near
                 raise GroupError(

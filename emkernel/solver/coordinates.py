@@ -28,6 +28,8 @@ from .reductive import (
 
 __all__ = ["Coordinates"]
 
+LARGEST_ERROR = 0.03  # of generators of norm 1
+
 
 class Coordinates:
     """A group in coordinates v' = L v where the solver is at ease.
@@ -53,18 +55,12 @@ class Coordinates:
         d = group.d
         self.basis = self._basis()
         self.inverse = np.linalg.inv(self.basis)
-        condition = np.linalg.cond(self.basis / group._units)
-        if condition**2 * group._written_error > 1e-2:
-            raise GroupError(
-                f"{group.name}: its generators are written with errors of about {group._written_error:.0e}, too large "
-                f"for a basis of condition {condition:.1e}, which magnifies them by its square. Write them in full "
-                "precision."
-            )
         self._discrete = _compact.conjugate(group.discrete_generators, self.basis)
         self._lie = _compact.conjugate(group.lie_algebra, self.basis)
         norms = [np.linalg.norm(a, 2) for a in self._lie]
         self.scales = np.array([n if n > 0 else 1.0 for n in norms])
         self.powers = [_spread_power(h, q) for h, q in zip(self._discrete, group._orders)]
+        self._error = self._written_error()
         self.completely_reducible = group.is_compact or (
             not is_ambiguous(self._unit_generators(np.eye(d))[1])
             and closed_under_transpose(self._discrete, self.hull, self.noise)
@@ -72,7 +68,8 @@ class Coordinates:
         if self.completely_reducible and not np.array_equal(self.basis, np.eye(d)):
             self._polish()
         self._normal_discrete, self._normal_lie = self._normalised(self._discrete, self._lie)
-        images = self.normalise(Images.of(self._discrete, self._lie, group.digest))
+        digest = f"{group.digest} typed" if self._error else group.digest
+        images = self.normalise(Images.of(self._discrete, self._lie, digest))
         self.images = replace(images, probes=self.probes_of(images), permuted=_permuted(images))
 
     def _polish(self) -> None:
@@ -90,6 +87,28 @@ class Coordinates:
             if exact is not None:
                 self._discrete, self._lie = exact[0], exact[1] * self.scales[:, None, None]
         vars(self).pop("hull", None)
+
+    def _written_error(self) -> float:
+        """How far the normalised generators may be from what was meant, where they are typed with few digits.
+
+        Raises:
+            GroupError: too far for any answer.
+        """
+        group, error = self.group, 0.0
+        sizes = [max(1.0, np.linalg.norm(h, 2)) / power for h, (power, _) in zip(self._discrete, self.powers)]
+        kinds = ("discrete_generators", "lie_algebra")
+        for kind, errors, scales, digits in zip(kinds, group._errors, (sizes, self.scales), group._digits):
+            for i, (e, scale) in enumerate(zip(errors, scales)):
+                # entries err independently of each other
+                here = np.sqrt((self.basis**2 @ e**2 @ self.inverse**2).sum()) / scale
+                if here > LARGEST_ERROR:
+                    raise GroupError(
+                        f"{group.name}: {kind}[{i}] is typed with {digits[i]} digits, which in coordinates where the "
+                        f"group is nearest to orthogonal leave an error of {here:.0e}, and what it generates open. Write "
+                        "it in full precision, or pass trust_digits=True if it is meant as it stands."
+                    )
+                error = max(error, here)
+        return error
 
     @cached_property
     def noise(self) -> float:
@@ -136,7 +155,8 @@ class Coordinates:
     def normalise(self, images: Images) -> Images:
         """Images on the user's generators -> on the normalised ones, with the held-out elements filled in."""
         discrete, lie = self._normalised(images.discrete, images.lie)
-        return Images(discrete, lie, self.probe.evaluate(images.discrete, images.lie), images.digest)
+        held_out = self.probe.evaluate(images.discrete, images.lie)
+        return Images(discrete, lie, held_out, images.digest, error=self._error)
 
     def probes_of(self, images: Images) -> tuple[np.ndarray, ...]:
         """The probes of normalised images that are orthogonal, or closed under transpose with the group."""
@@ -147,7 +167,7 @@ class Coordinates:
         """Random words, each some (generator, power) and coefficients (2, D): the first separates weights best."""
         rng = np.random.default_rng(5)
         many, lie = len(self._discrete), len(self._lie)
-        orders = [q if q else 1009 for q in self.group._orders]
+        orders = [q or (9 if self._error else 1009) for q in self.group._orders]
         words = []
         for _ in range(self.CANDIDATES):
             letters = [int(i) for i in rng.integers(0, max(many, 1), self.LETTERS if many > 1 else many)]

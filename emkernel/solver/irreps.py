@@ -58,7 +58,7 @@ class IrrepTable:
 
     def _add(self, images: Images, degree: int, real: bool = False) -> int:
         d, images = images.size, images.with_unitary_probes()
-        E = np.eye(d)[None] / np.sqrt(d) if real else intertwiners(images, images)
+        E = np.eye(d)[None] / np.sqrt(d) if real and not images.error else intertwiners(images, images)
         if self.coordinates.completely_reducible:
             symmetric = np.linalg.matrix_rank((E + E.transpose(0, 2, 1)).reshape(len(E), -1), tol=1e-7)
             if len(E) not in TYPES or symmetric != 1:
