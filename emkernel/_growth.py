@@ -10,7 +10,7 @@ import scipy.linalg
 SURE = 20  # times what errors of the generators change in a quantity, beyond which it is not made of them
 DRAWS = 4
 WORDS = 12
-SQUARINGS = 20
+SQUARINGS = 50
 
 
 def grows(

@@ -60,7 +60,7 @@ def _splits(h: np.ndarray, turns: set[Fraction], tol: float) -> bool:
 def hidden_order(h: np.ndarray, largest: float = 1.0, error: float = 0.0) -> int | None:
     """The largest order that the digits of h show, where it may well have a larger one: few digits, or small turns."""
     turns, tol, limit = _turns(h, max(1.0, error / np.finfo(float).eps), largest)
-    if turns is None or limit < 1:
+    if turns is None:
         return None
     smallest = min((abs(t) for t in turns if abs(t) > 10 * tol), default=1.0)
     return limit if limit < SHOWN_ORDER or smallest < 100 / limit else None

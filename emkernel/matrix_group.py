@@ -16,6 +16,7 @@ from .group_element import GroupElement, numpy_generator
 
 __all__ = ["MatrixGroup"]
 
+LARGEST_ERROR = 0.03  # that typed digits may leave of a generator of norm 1
 LARGEST_CONDITION = 3e4  # of the basis in which a compact group is given, up to which it is seen to be compact
 
 
@@ -189,6 +190,8 @@ class MatrixGroup:
     def _permutations(self) -> _finite.Permutations | None:
         if np.any(self.lie_algebra) or not self.is_compact:
             return None
+        if None in self._orders and self._fewest_digits < 17:
+            return None  # few digits do not fall on a finite order that only a skew basis hides
         basis = self.orthogonal_basis
         generators = [scipy.linalg.polar(h)[0] for h in _compact.conjugate(self.discrete_generators, basis)]
         blur = np.linalg.cond(basis / self._units) ** 2
@@ -277,11 +280,8 @@ class MatrixGroup:
     @cached_property
     def _digits(self) -> tuple[np.ndarray, np.ndarray]:
         """(M,) and (D,) the significant digits with which each generator is typed, 3 to 14; 17 for any other."""
-        many = len(self.discrete_generators)
-        digits = _digits.typed_digits(np.concatenate([self.discrete_generators, self.lie_algebra]))
-        if self._trusted:
-            digits[:] = 17
-        return digits[:many], digits[many:]
+        digits = _digits.typed_digits(np.concatenate(self._generator_arrays))
+        return digits[: len(self.discrete_generators)], digits[len(self.discrete_generators) :]
 
     @cached_property
     def _fewest_digits(self) -> int:
@@ -290,8 +290,35 @@ class MatrixGroup:
     @cached_property
     def _errors(self) -> tuple[np.ndarray, np.ndarray]:
         """(M, d, d) and (D, d, d) how far each entry of the generators may be from what was meant, beyond rounding."""
-        both = self.discrete_generators, self.lie_algebra
-        return tuple(_digits.half_units(m, digits) for m, digits in zip(both, self._digits))
+        errors = [_digits.half_units(m, digits) for m, digits in zip(self._generator_arrays, self._digits)]
+        return tuple(0 * e if self._trusted else e for e in errors)
+
+    @property
+    def _generator_arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.discrete_generators, self.lie_algebra
+
+    def _error_in(self, basis: np.ndarray) -> float | None:
+        """How far generators may be from what was meant, in coordinates v' = L v and relative to the larger of 1 and their
+        norm; of the algebra to their norm. Entries err independently of each other. None where no digits say so.
+
+        Raises:
+            GroupError: farther than any answer allows.
+        """
+        inverse, largest = np.linalg.inv(basis), None
+        kinds = ("discrete_generators", "lie_algebra")
+        for kind, matrices, errors, digits in zip(kinds, self._generator_arrays, self._errors, self._digits):
+            for i in np.flatnonzero(digits < 17):
+                size = np.linalg.norm(basis @ matrices[i] @ inverse, 2)
+                size = max(1.0, size) if kind == kinds[0] else size
+                error = float(np.sqrt((basis**2 @ errors[i] ** 2 @ inverse**2).sum()) / size)
+                if error > LARGEST_ERROR:
+                    raise GroupError(
+                        f"{self.name}: {kind}[{i}] is written with {digits[i]} digits. In coordinates where the group is "
+                        f"nearest to orthogonal they leave an error of {error:.0e}, and open what it generates. Write it "
+                        "in full precision, or pass trust_digits=True if it is meant as it stands."
+                    )
+                largest = max(largest or 0.0, error)
+        return largest
 
     @property
     def is_compact(self) -> bool:
@@ -312,6 +339,7 @@ class MatrixGroup:
         condition = np.inf if basis is None else np.linalg.cond(basis)
         if condition < LARGEST_CONDITION:
             basis = basis * self._units
+            self._error_in(basis)
             return basis * np.sqrt(self.d / (basis**2).sum())
         rounding = 10 * np.finfo(float).eps
         errors = [
@@ -394,9 +422,9 @@ class MatrixGroup:
         largest = max((np.linalg.norm(h, 2) for h in self._in_units), default=1.0)
         for i, (h, q) in enumerate(zip(self._in_units, self._orders)):
             limit = None if q else _orders.hidden_order(h, min(largest, 1e5), self._relative_error(i))
-            if limit is not None:
+            if limit is not None and self.is_compact:
                 raise GroupError(
-                    f"{self.name}: discrete_generators[{i}] is a rotation of no order up to {limit}, and in this basis "
+                    f"{self.name}: discrete_generators[{i}] is a rotation of no order up to {max(limit, 1)}, and in this basis "
                     "its digits do not show larger ones: finite and infinite are not told apart. Write it in "
                     "coordinates where it is nearer to orthogonal."
                 )
@@ -412,7 +440,7 @@ class MatrixGroup:
     def _relative_error(self, i: int) -> float:
         """Half a unit in the last digit of a discrete generator typed with few, relative; 0 for any other."""
         digits = self._digits[0][i]
-        return 0.0 if digits == 17 else 0.5 * 10.0 ** (1 - digits)
+        return 0.0 if self._trusted or digits == 17 else 0.5 * 10.0 ** (1 - digits)
 
     # ---- construction checks --------------------------------------------------------------------------------
 

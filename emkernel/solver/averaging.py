@@ -22,18 +22,19 @@ __all__ = ["fixed_tensors", "projected"]
 
 WEIGHT = 1e-6  # eigenvalues that multiply to 1 within this may belong to an invariant
 ZERO, NONZERO = 1e-12, 1e-7  # of 1 - M: squares of the deviations that the constraint itself would show
+SURE = 1e-10  # the least that is not zero where all that errors do is known
 LETTERS = 100  # of generators in a probe, about: its error in units of theirs
 DENSE = 1500  # tensors of weight zero for which the mean is a matrix
 # elements that are averaged where it is not: they generate the group, or the answer fails its verification
 AVERAGED = 4
 
 
-def fixed_tensors(factors: Sequence[np.ndarray], error: float = 0.0) -> np.ndarray:
+def fixed_tensors(factors: Sequence[np.ndarray], error: float | None = None) -> np.ndarray:
     """Orthonormal real tensors (r, n_1, ..., n_k) that u_1 ⊗ ... ⊗ u_k fixes for every probe.
 
     Args:
         factors: for each factor (S, n_i, n_i) unitary matrices, the same elements for all.
-        error: of the generators' tensor products, where they are typed with few digits.
+        error: of the generators' tensor products, where their digits say so.
 
     Raises:
         SolverError: no clear gap in the spectrum of 1 - M: beside those that are fixed there are tensors that may be.
@@ -43,7 +44,7 @@ def fixed_tensors(factors: Sequence[np.ndarray], error: float = 0.0) -> np.ndarr
     weight = np.ones(())
     for w, _ in eigen:
         weight = np.multiply.outer(weight, w)
-    index = np.argwhere(np.abs(weight - 1) < max(WEIGHT, LETTERS * error))
+    index = np.argwhere(np.abs(weight - 1) < max(WEIGHT, LETTERS * (error or 0)))
     if not len(index):
         return np.zeros((0, *shape))
     if len(index) > DENSE:
@@ -54,7 +55,7 @@ def fixed_tensors(factors: Sequence[np.ndarray], error: float = 0.0) -> np.ndarr
             )
         return _by_projection(factors, shape)
     rotated = [Q.conj().T @ f[1:] @ Q for f, (_, Q) in zip(factors, eigen)]
-    found = _eigenvectors_at_one(rotated, index, max(NONZERO, (LETTERS * error) ** 2))
+    found = _eigenvectors_at_one(rotated, index, max(NONZERO if error is None else SURE, (LETTERS * (error or 0)) ** 2))
     full = np.zeros((found.shape[1], *shape), complex)
     full[(slice(None), *index.T)] = found.T
     for axis, (_, Q) in enumerate(eigen, 1):

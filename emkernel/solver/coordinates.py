@@ -28,8 +28,6 @@ from .reductive import (
 
 __all__ = ["Coordinates"]
 
-LARGEST_ERROR = 0.03  # of generators of norm 1
-
 
 class Coordinates:
     """A group in coordinates v' = L v where the solver is at ease.
@@ -60,7 +58,9 @@ class Coordinates:
         norms = [np.linalg.norm(a, 2) for a in self._lie]
         self.scales = np.array([n if n > 0 else 1.0 for n in norms])
         self.powers = [_spread_power(h, q) for h, q in zip(self._discrete, group._orders)]
-        self._error = self._written_error()
+        self._error = group._error_in(self.basis)
+        if self._error:
+            self._error *= max((power for power, _ in self.powers), default=1)
         self.completely_reducible = group.is_compact or (
             not is_ambiguous(self._unit_generators(np.eye(d))[1])
             and closed_under_transpose(self._discrete, self.hull, self.noise)
@@ -68,7 +68,7 @@ class Coordinates:
         if self.completely_reducible and not np.array_equal(self.basis, np.eye(d)):
             self._polish()
         self._normal_discrete, self._normal_lie = self._normalised(self._discrete, self._lie)
-        digest = f"{group.digest} typed" if self._error else group.digest
+        digest = group.digest if self._error is None else f"{group.digest} with errors of {self._error:.2e}"
         images = self.normalise(Images.of(self._discrete, self._lie, digest))
         self.images = replace(images, probes=self.probes_of(images), permuted=_permuted(images))
 
@@ -87,28 +87,6 @@ class Coordinates:
             if exact is not None:
                 self._discrete, self._lie = exact[0], exact[1] * self.scales[:, None, None]
         vars(self).pop("hull", None)
-
-    def _written_error(self) -> float:
-        """How far the normalised generators may be from what was meant, where they are typed with few digits.
-
-        Raises:
-            GroupError: too far for any answer.
-        """
-        group, error = self.group, 0.0
-        sizes = [max(1.0, np.linalg.norm(h, 2)) / power for h, (power, _) in zip(self._discrete, self.powers)]
-        kinds = ("discrete_generators", "lie_algebra")
-        for kind, errors, scales, digits in zip(kinds, group._errors, (sizes, self.scales), group._digits):
-            for i, (e, scale) in enumerate(zip(errors, scales)):
-                # entries err independently of each other
-                here = np.sqrt((self.basis**2 @ e**2 @ self.inverse**2).sum()) / scale
-                if here > LARGEST_ERROR:
-                    raise GroupError(
-                        f"{group.name}: {kind}[{i}] is typed with {digits[i]} digits, which in coordinates where the "
-                        f"group is nearest to orthogonal leave an error of {here:.0e}, and what it generates open. Write "
-                        "it in full precision, or pass trust_digits=True if it is meant as it stands."
-                    )
-                error = max(error, here)
-        return error
 
     @cached_property
     def noise(self) -> float:
@@ -130,6 +108,9 @@ class Coordinates:
             step = better(discrete, lie)
             if step is not None and np.linalg.cond(step @ basis / units) < LARGEST:
                 changed = self._unit_generators(step @ basis)
+                # a change of basis has the same algebra, unless it shrinks what keeps the group from being reductive
+                if len(algebraic_hull(*changed).basis) < len(algebraic_hull(discrete, lie).basis):
+                    continue
                 noise = 1e3 * np.finfo(float).eps * np.linalg.cond(step @ basis / units) ** 2
                 if better is moderate_basis or closed_under_transpose(changed[0], algebraic_hull(*changed), noise):
                     basis = step @ basis
