@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy.linalg
+
+
+def balance(matrices) -> np.ndarray:
+    """Powers of two (d,) by which matrices * scale / scale[:, None] are balanced off their diagonals, all at once."""
+    total = sum((np.abs(m) / np.abs(m).max() for m in matrices if np.any(m)), np.zeros(np.shape(matrices)[1:]))
+    noise = np.maximum(total, total.T) < 1e-12 * total.max(initial=0)
+    total = np.where(noise, 0, total) * (1 - np.eye(len(total)))
+    return scipy.linalg.matrix_balance(total, permute=False, separate=True)[1][0]
 
 
 def units(discrete: np.ndarray, lie: np.ndarray) -> np.ndarray:

@@ -2,12 +2,76 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 
+from .errors import GroupError
+
+LARGEST_ERROR = 0.03  # of a generator of norm 1, with which it may be anything
 SINGLE = 7
 FEWEST, MOST = 3, 14  # digits: 0.6 and 0.8 are meant, and a computed matrix has an entry of more than fourteen
+
+
+@dataclass(frozen=True, eq=False)
+class Written:
+    """How generators are written.
+
+    Attributes:
+        matrices: (M, d, d) discrete generators and (D, d, d) Lie generators.
+        digits: (M,) and (D,) the significant digits with which each is typed, 3 to 14; 17 for any other.
+        errors: (M, d, d) and (D, d, d) how far each entry may be from what was meant, beyond the rounding of doubles.
+    """
+
+    matrices: tuple[np.ndarray, np.ndarray]
+    digits: tuple[np.ndarray, np.ndarray]
+    errors: tuple[np.ndarray, np.ndarray]
+
+    @classmethod
+    def of(cls, discrete: np.ndarray, lie: np.ndarray, trusted: bool) -> Written:
+        """Read off the entries; where digits are trusted there are no errors."""
+        digits = typed_digits(np.concatenate([discrete, lie]))
+        digits = digits[: len(discrete)], digits[len(discrete) :]
+        errors = half_units(discrete, digits[0]), half_units(lie, digits[1])
+        return cls((discrete, lie), digits, tuple(0 * e for e in errors) if trusted else errors)
+
+    @property
+    def fewest(self) -> int:
+        """The fewest digits of any generator."""
+        return int(np.concatenate(self.digits).min(initial=17))
+
+    def relative(self, i: int) -> float:
+        """Half a unit in the last digit of a discrete generator, relative; 0 where it is not typed, or trusted."""
+        return 0.5 * 10.0 ** (1 - self.digits[0][i]) if self.errors[0][i].any() else 0.0
+
+    def error_in(self, basis: np.ndarray, name: str) -> float | None:
+        """How far generators may be off in coordinates v' = L v; None where none is typed.
+
+        Relative to the larger of 1 and their norm, those of the algebra to their norm. Entries err independently.
+
+        Raises:
+            GroupError: farther than any answer allows.
+        """
+        inverse, largest = np.linalg.inv(basis), None
+        for kind, least, *arrays in zip(("discrete_generators", "lie_algebra"), (1.0, 0.0), *self._by_kind):
+            for i, (m, digits, e) in enumerate(zip(*arrays)):
+                if digits == 17:
+                    continue
+                size = max(least, np.linalg.norm(basis @ m @ inverse, 2))
+                error = float(np.sqrt((basis**2 @ e**2 @ inverse**2).sum()) / size)
+                if error > LARGEST_ERROR:
+                    raise GroupError(
+                        f"{name}: {kind}[{i}] is written with {digits} digits. In coordinates where the group is "
+                        f"nearest to orthogonal they leave an error of {error:.0e}, and open what it generates. Write "
+                        "it in full precision, or pass trust_digits=True if it is meant as it stands."
+                    )
+                largest = max(largest or 0.0, error)
+        return largest
+
+    @property
+    def _by_kind(self):
+        return self.matrices, self.digits, self.errors
 
 
 def typed_digits(matrices: np.ndarray) -> np.ndarray:

@@ -7,6 +7,8 @@ from functools import reduce
 import numpy as np
 import scipy.linalg
 
+from . import _compact
+
 SURE = 20  # times what errors of the generators change in a quantity, beyond which it is not made of them
 DRAWS = 4
 WORDS = 12
@@ -26,8 +28,7 @@ def grows(
         errors: (M, d, d), (D, d, d) how far each entry may be off.
         condition: the largest of a basis in which a compact group may be given.
     """
-    total = sum(np.abs(m) / np.abs(m).max() for m in (*discrete, *lie) if np.any(m))
-    balance = scipy.linalg.matrix_balance(total, permute=False, separate=True)[1][0]
+    balance = _compact.balance([*discrete, *lie])
     rng = np.random.default_rng(0)
     draws = [(discrete, lie)]
     for _ in range(DRAWS):

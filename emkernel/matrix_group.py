@@ -9,14 +9,14 @@ import numpy as np
 import scipy.linalg
 import torch
 
-from . import _compact, _digits, _finite, _growth, _orders, _sharpen
+from . import _compact, _finite, _growth, _orders, _sharpen
+from ._digits import Written
 from ._generators import check_invertible, frozen, realified, stacked
 from .errors import GroupError
 from .group_element import GroupElement, numpy_generator
 
 __all__ = ["MatrixGroup"]
 
-LARGEST_ERROR = 0.03  # that typed digits may leave of a generator of norm 1
 LARGEST_CONDITION = 3e4  # of the basis in which a compact group is given, up to which it is seen to be compact
 
 
@@ -32,7 +32,7 @@ class MatrixGroup:
         discrete_generators: (M, n, n) invertible matrices, real or complex.
         lie_algebra: (D, n, n) matrices, real or complex.
         d: the dimension, needed only when both lists are empty (the trivial group).
-        trust_digits: accept discrete generators that look like a finite-order matrix typed with few digits.
+        trust_digits: take generators with few digits as they stand, also where others that round to them mean more.
 
     Raises:
         GroupError: wrong shapes, entries that are not finite numbers, a generator that is not invertible, or one
@@ -190,7 +190,7 @@ class MatrixGroup:
     def _permutations(self) -> _finite.Permutations | None:
         if np.any(self.lie_algebra) or not self.is_compact:
             return None
-        if None in self._orders and self._fewest_digits < 17:
+        if None in self._orders and self._written.fewest < 17:
             return None  # few digits do not fall on a finite order that only a skew basis hides
         basis = self.orthogonal_basis
         generators = [scipy.linalg.polar(h)[0] for h in _compact.conjugate(self.discrete_generators, basis)]
@@ -278,47 +278,9 @@ class MatrixGroup:
         return None if basis is None else basis.T @ basis
 
     @cached_property
-    def _digits(self) -> tuple[np.ndarray, np.ndarray]:
-        """(M,) and (D,) the significant digits with which each generator is typed, 3 to 14; 17 for any other."""
-        digits = _digits.typed_digits(np.concatenate(self._generator_arrays))
-        return digits[: len(self.discrete_generators)], digits[len(self.discrete_generators) :]
-
-    @cached_property
-    def _fewest_digits(self) -> int:
-        return int(np.concatenate(self._digits).min(initial=17))
-
-    @cached_property
-    def _errors(self) -> tuple[np.ndarray, np.ndarray]:
-        """(M, d, d) and (D, d, d) how far each entry of the generators may be from what was meant, beyond rounding."""
-        errors = [_digits.half_units(m, digits) for m, digits in zip(self._generator_arrays, self._digits)]
-        return tuple(0 * e if self._trusted else e for e in errors)
-
-    @property
-    def _generator_arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        return self.discrete_generators, self.lie_algebra
-
-    def _error_in(self, basis: np.ndarray) -> float | None:
-        """How far generators may be from what was meant, in coordinates v' = L v and relative to the larger of 1 and their
-        norm; of the algebra to their norm. Entries err independently of each other. None where no digits say so.
-
-        Raises:
-            GroupError: farther than any answer allows.
-        """
-        inverse, largest = np.linalg.inv(basis), None
-        kinds = ("discrete_generators", "lie_algebra")
-        for kind, matrices, errors, digits in zip(kinds, self._generator_arrays, self._errors, self._digits):
-            for i in np.flatnonzero(digits < 17):
-                size = np.linalg.norm(basis @ matrices[i] @ inverse, 2)
-                size = max(1.0, size) if kind == kinds[0] else size
-                error = float(np.sqrt((basis**2 @ errors[i] ** 2 @ inverse**2).sum()) / size)
-                if error > LARGEST_ERROR:
-                    raise GroupError(
-                        f"{self.name}: {kind}[{i}] is written with {digits[i]} digits. In coordinates where the group is "
-                        f"nearest to orthogonal they leave an error of {error:.0e}, and open what it generates. Write it "
-                        "in full precision, or pass trust_digits=True if it is meant as it stands."
-                    )
-                largest = max(largest or 0.0, error)
-        return largest
+    def _written(self) -> Written:
+        """The digits with which the generators are written, and the errors that these leave."""
+        return Written.of(self.discrete_generators, self.lie_algebra, self._trusted)
 
     @property
     def is_compact(self) -> bool:
@@ -339,12 +301,12 @@ class MatrixGroup:
         condition = np.inf if basis is None else np.linalg.cond(basis)
         if condition < LARGEST_CONDITION:
             basis = basis * self._units
-            self._error_in(basis)
+            self._written.error_in(basis, self.name)
             return basis * np.sqrt(self.d / (basis**2).sum())
         rounding = 10 * np.finfo(float).eps
         errors = [
             e * scale + rounding * np.linalg.norm(m, axis=(1, 2))[:, None, None] * (m != 0)
-            for e, m in zip(self._errors, (self._in_units, lie))
+            for e, m in zip(self._written.errors, (self._in_units, lie))
         ]
         if _growth.grows(self._in_units, lie, errors, LARGEST_CONDITION):
             return None
@@ -354,10 +316,10 @@ class MatrixGroup:
             else f"it preserves a positive form, but in a basis of condition {condition:.1e}"
         )
         raise GroupError(
-            f"{self.name}: whether the group is compact is not decided by the {min(self._fewest_digits, 16)} digits that "
-            f"its generators have: as written {found}, and no element grows beyond what their errors explain. Write them "
-            "in full precision, or in better coordinates; MatrixGroup.polished finds a finite group near them, and "
-            "trust_digits=True takes few digits for all there are."
+            f"{self.name}: whether the group is compact is not decided by the {min(self._written.fewest, 16)} digits "
+            f"that its generators have: as written {found}, and no element grows beyond what their errors explain. "
+            "Write them in full precision, or in better coordinates; MatrixGroup.polished finds a finite group near "
+            "them, and trust_digits=True takes few digits for all there are."
         )
 
     # ---- elements -------------------------------------------------------------------------------------------
@@ -387,7 +349,7 @@ class MatrixGroup:
         for a in self.lie_algebra:
             spectrum = np.linalg.eigvals(a)
             radius, norm = np.abs(spectrum).max(), np.linalg.norm(a * self._units[:, None] / self._units, 2)
-            rotates = radius > 1e-6 * norm and np.abs(spectrum.real).max() < 1e-9 * norm
+            rotates = radius > 1e-5 * norm and np.abs(spectrum.real).max() < 1e-9 * norm
             rates.append(np.pi / radius if rotates else 0.12 / norm if norm else 0.0)
         return np.array(rates) / np.sqrt(max(1, len(rates) / 3))
 
@@ -421,12 +383,12 @@ class MatrixGroup:
             return
         largest = max((np.linalg.norm(h, 2) for h in self._in_units), default=1.0)
         for i, (h, q) in enumerate(zip(self._in_units, self._orders)):
-            limit = None if q else _orders.hidden_order(h, min(largest, 1e5), self._relative_error(i))
+            limit = None if q else _orders.hidden_order(h, min(largest, 1e5), self._written.relative(i))
             if limit is not None and self.is_compact:
                 raise GroupError(
-                    f"{self.name}: discrete_generators[{i}] is a rotation of no order up to {max(limit, 1)}, and in this basis "
-                    "its digits do not show larger ones: finite and infinite are not told apart. Write it in "
-                    "coordinates where it is nearer to orthogonal."
+                    f"{self.name}: discrete_generators[{i}] is a rotation of no order up to {max(limit, 1)}, and "
+                    "in this basis its digits do not show larger ones: finite and infinite are not told apart. Write "
+                    "it in full precision, or in coordinates where it is nearer to orthogonal."
                 )
         if None in self._orders or self._is_abelian or not self.is_compact or self._permutations is not None:
             return
@@ -437,11 +399,6 @@ class MatrixGroup:
                 f"the rounding of a basis of condition {condition:.0e}. Write them in coordinates nearer to orthogonal."
             )
 
-    def _relative_error(self, i: int) -> float:
-        """Half a unit in the last digit of a discrete generator typed with few, relative; 0 for any other."""
-        digits = self._digits[0][i]
-        return 0.0 if self._trusted or digits == 17 else 0.5 * 10.0 ** (1 - digits)
-
     # ---- construction checks --------------------------------------------------------------------------------
 
     def _check_digits(self) -> None:
@@ -449,19 +406,20 @@ class MatrixGroup:
         for i, size in enumerate(sizes):
             if 0 < size < 1e-15 * sizes.max():
                 raise GroupError(
-                    f"{self.name}: lie_algebra[{i}] is of norm {size:.1e}, beside others of norm {sizes.max():.1e}, which "
-                    "is not told from rounding, as of a bracket that vanishes. Leave it out, write it in units where it is "
-                    "larger, or pass trust_digits=True if it is meant."
+                    f"{self.name}: lie_algebra[{i}] is of norm {size:.1e}, beside others of norm {sizes.max():.1e}, "
+                    "which is not told from rounding, as of a bracket that vanishes. Leave it out, write it in units "
+                    "where it is larger, or pass trust_digits=True if it is meant."
                 )
         for i, (h, q) in enumerate(zip(self._in_units, self._orders)):
-            away = np.abs(scipy.linalg.matrix_balance(h - np.eye(self.d), permute=False)[0]).max()
+            scale = _compact.balance([h - np.eye(self.d)])
+            away = np.abs((h - np.eye(self.d)) * scale / scale[:, None]).max()
             if 0 < away < 1e-7 and q != 1:
                 raise GroupError(
                     f"{self.name}: discrete_generators[{i}] is, in suitable units, within {away:.1e} of the identity, "
-                    "which is not told from rounding. Leave it out, give its generator as lie_algebra, or pass trust_digits=True "
-                    "if it is meant."
+                    "which is not told from rounding. Leave it out, give its generator as lie_algebra, or pass "
+                    "trust_digits=True if it is meant."
                 )
-            near = None if q else _orders.nearly_order(h, error=self._relative_error(i))
+            near = None if q else _orders.nearly_order(h, error=self._written.relative(i))
             if near:
                 order, miss = near
                 raise GroupError(

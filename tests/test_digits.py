@@ -1,4 +1,4 @@
-"""Generators with few digits: right, or refused with the digits as the reason; what is meant as it stands is answered."""
+"""Generators with few digits: right, or refused with the digits as the reason; answered where they are meant."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_one_generator_with_few_digits_is_seen_beside_computed_ones():
 
 def test_the_catalogue_is_not_taken_for_typed():
     for name, make in groups.catalogue().items():
-        assert make()._fewest_digits == 17, name
+        assert make()._written.fewest == 17, name
 
 
 # ---- compact or not ---------------------------------------------------------------------------------------------

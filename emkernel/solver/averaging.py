@@ -50,8 +50,8 @@ def fixed_tensors(factors: Sequence[np.ndarray], error: float | None = None) -> 
     if len(index) > DENSE:
         if error:
             raise SolverError(
-                f"among {len(index)} tensors, those that are invariant are not told from those that deviate by the error "
-                f"{error:.0e} that the digits of the generators leave. Write them in full precision."
+                f"among {len(index)} tensors, those that are invariant are not told from those that deviate by the "
+                f"error {error:.0e} that the digits of the generators leave. Write them in full precision."
             )
         return _by_projection(factors, shape)
     rotated = [Q.conj().T @ f[1:] @ Q for f, (_, Q) in zip(factors, eigen)]
@@ -107,8 +107,8 @@ def _eigenvectors_at_one(rotated: list[np.ndarray], index: np.ndarray, nonzero: 
     if rank < len(w) and w[rank] < nonzero:
         raise SolverError(
             f"no clear gap: among {len(w)} tensors of weight zero {rank} are invariant and the next deviates by "
-            f"{np.sqrt(w[rank]):.1e}, where {np.sqrt(nonzero):.0e} is beyond doubt. Likely cause: generators with few digits, "
-            "or in a badly conditioned basis; write them in full precision."
+            f"{np.sqrt(w[rank]):.1e}, where {np.sqrt(nonzero):.0e} is beyond doubt. Likely cause: generators with few "
+            "digits, or in a badly conditioned basis; write them in full precision."
         )
     return U[:, :rank]
 

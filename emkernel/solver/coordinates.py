@@ -10,7 +10,6 @@ import numpy as np
 import scipy.linalg
 
 from .. import _compact, _sharpen
-from ..errors import GroupError
 from ..group_element import GroupElement
 from ..images import Images
 from ..matrix_group import MatrixGroup
@@ -58,7 +57,7 @@ class Coordinates:
         norms = [np.linalg.norm(a, 2) for a in self._lie]
         self.scales = np.array([n if n > 0 else 1.0 for n in norms])
         self.powers = [_spread_power(h, q) for h, q in zip(self._discrete, group._orders)]
-        self._error = group._error_in(self.basis)
+        self._error = group._written.error_in(self.basis, group.name)
         if self._error:
             self._error *= max((power for power, _ in self.powers), default=1)
         self.completely_reducible = group.is_compact or (
