@@ -67,8 +67,9 @@ class Coordinates:
         if self.completely_reducible and not np.array_equal(self.basis, np.eye(d)):
             self._polish()
         self._normal_discrete, self._normal_lie = self._normalised(self._discrete, self._lie)
-        digest = group.digest if self._error is None else f"{group.digest} with errors of {self._error:.2e}"
-        images = self.normalise(Images.of(self._discrete, self._lie, digest))
+        # answers to those who trust few digits are not for those who do not
+        written = "" if self._error is None else " as typed" if self._error == 0 else " typed"
+        images = self.normalise(Images.of(self._discrete, self._lie, group.digest + written))
         self.images = replace(images, probes=self.probes_of(images), permuted=_permuted(images))
 
     def _polish(self) -> None:
