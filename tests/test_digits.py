@@ -118,6 +118,32 @@ def test_single_precision_in_a_skew_basis_is_refused():
     assert MatrixGroup("O(3)", h, a).is_compact
 
 
+def test_a_rounded_shear_is_no_slow_rotation():
+    h = np.array([[[0.8340755, 1.217065], [-0.02262075, 1.165924]]])
+    angle = np.abs(np.angle(np.linalg.eigvals(h)))
+    assert 1e-4 < angle.max() < 1e-3  # it turns by the root of the rounding error
+    with pytest.raises(GroupError, match="7 digits"):
+        _ = MatrixGroup("shear", h).is_compact
+    assert MatrixGroup("slow", [turn(4e-4)]).is_compact
+
+
+def test_generators_that_nearly_close_are_solved_for_in_their_units():
+    """The Borel subalgebra of sl(3) in metres and seconds: in seconds alone, what it mixes is 10^9 times smaller."""
+    lie = [
+        [[-0.140566702, 4.25491479e-10, 1.33864983e-9], [-5.55348977e9, -0.699567164, -1.15820235],
+         [2.46109562e9, 0.408241616, 0.840133865]],
+        [[6.37839883, 5.70851123e-10, 4.15689694e-9], [3.17726532e10, 2.94415043, 22.1889957],
+         [-1.22652222e10, -1.4086567, -9.32254926]],
+        [[-0.983031112, -2.5119576e-10, -9.64025734e-10], [-2.08527433e9, 0.162890331, -0.397771346],
+         [3.99513892e8, 0.265175731, 0.82014078]],
+        [[-0.299006806, 1.61628452e-10, -3.31673728e-11], [3.54740701e9, 1.68386415, 3.0080556],
+         [-1.66334702e9, -0.721214033, -1.38485734]],
+    ]  # fmt: skip
+    G = MatrixGroup("Borel", lie_algebra=lie)
+    assert np.linalg.cond(irrep_table(G).coordinates.basis / G._units) < 100
+    assert hom(G, 1, 0, 1) == 1
+
+
 # ---- meant as it stands -------------------------------------------------------------------------------------------
 
 

@@ -102,7 +102,7 @@ class Coordinates:
         units = group._units
         basis = np.diag(units)
         if any(is_ambiguous(self._unit_generators(b)[1]) for b in (one, basis)):
-            return one  # a change of basis would decide what the generators leave open
+            return basis  # any other change of basis would decide what the generators leave open
         for better in (moderate_basis, self_adjoint_basis):
             discrete, lie = self._unit_generators(basis)
             step = better(discrete, lie)
