@@ -83,10 +83,12 @@ def typed_digits(matrices: np.ndarray) -> np.ndarray:
     Meant are orthogonal matrices, small whole numbers times powers of two, and one or two digits unless others are
     typed with more. What single precision holds has seven.
     """
-    own = [SINGLE if _is_single(m) else _most_digits(m) for m in matrices]
+    own = [_most_digits(m) for m in matrices]
+    own = [SINGLE if n > MOST and _is_single(m) else n for n, m in zip(own, matrices)]
     most = max((n for n in own if FEWEST <= n <= MOST), default=17)
     digits = np.array([17 if not 0 < n <= MOST else n if n >= FEWEST else most for n in own], int)
-    for k, m in enumerate(matrices):
+    for k in np.flatnonzero(digits < 17):
+        m = matrices[k]
         with np.errstate(all="ignore"):
             miss = np.abs(m.T @ m - np.eye(len(m))).max()
         if miss < min(1e-14, 10.0 ** -(digits[k] + 2)):
@@ -104,7 +106,7 @@ def half_units(matrices: np.ndarray, digits: np.ndarray) -> np.ndarray:
     for error, m, many in zip(out, np.abs(matrices), digits):
         if many == 17:
             continue
-        if _is_single(m):
+        if many == SINGLE and _most_digits(m) > MOST:
             error[:] = m * 2.0**-24
             continue
         places = {ij: _decimal(float(m[ij]))[1] for ij in zip(*np.nonzero(m))}
@@ -136,7 +138,7 @@ def _most_digits(m: np.ndarray) -> int:
 
 def _is_single(m: np.ndarray) -> bool:
     with np.errstate(over="ignore"):
-        return _most_digits(m) > MOST and np.array_equal(m, m.astype(np.float32))
+        return np.array_equal(m, m.astype(np.float32))
 
 
 def _decimal(x: float) -> tuple[str, int]:

@@ -413,7 +413,7 @@ class MatrixGroup:
         for i, (h, q) in enumerate(zip(self._in_units, self._orders)):
             scale = _compact.balance([h - np.eye(self.d)])
             away = np.abs((h - np.eye(self.d)) * scale / scale[:, None]).max()
-            if 0 < away < 1e-7 and q != 1:
+            if 0 < away < 1e-7:
                 raise GroupError(
                     f"{self.name}: discrete_generators[{i}] is, in suitable units, within {away:.1e} of the identity, "
                     "which is not told from rounding. Leave it out, give its generator as lie_algebra, or pass "

@@ -10,6 +10,7 @@ import numpy as np
 import scipy.linalg
 
 from .. import _compact, _sharpen
+from ..errors import GroupError
 from ..group_element import GroupElement
 from ..images import Images
 from ..matrix_group import MatrixGroup
@@ -102,7 +103,13 @@ class Coordinates:
         units = group._units
         basis = np.diag(units)
         if any(is_ambiguous(self._unit_generators(b)[1]) for b in (one, basis)):
-            return basis  # any other change of basis would decide what the generators leave open
+            if np.linalg.cond(basis) > LARGEST:
+                raise GroupError(
+                    f"{group.name}: brackets of its Lie generators leave their span by little, which is rounding in "
+                    f"one choice of units and not in another, {np.linalg.cond(basis):.0e} apart. Write the generators in "
+                    "full precision, in units where their entries are of one size."
+                )
+            return one  # a change of basis would decide what the generators leave open
         for better in (moderate_basis, self_adjoint_basis):
             discrete, lie = self._unit_generators(basis)
             step = better(discrete, lie)
