@@ -106,8 +106,8 @@ class Coordinates:
             if np.linalg.cond(basis) > LARGEST:
                 raise GroupError(
                     f"{group.name}: brackets of its Lie generators leave their span by little, which is rounding in "
-                    f"one choice of units and not in another, {np.linalg.cond(basis):.0e} apart. Write the generators in "
-                    "full precision, in units where their entries are of one size."
+                    f"one choice of units and not in another, {np.linalg.cond(basis):.0e} apart. Write the generators "
+                    "in full precision, in units where their entries are of one size."
                 )
             return one  # a change of basis would decide what the generators leave open
         for better in (moderate_basis, self_adjoint_basis):
