@@ -45,12 +45,12 @@ class Written:
         """Half a unit in the last digit of a discrete generator, relative; 0 where it is not typed, or trusted."""
         return 0.5 * 10.0 ** (1 - self.digits[0][i]) if self.errors[0][i].any() else 0.0
 
-    def error_in(self, basis: np.ndarray, name: str, orthogonal: bool = False) -> float | None:
+    def error_in(self, basis: np.ndarray, name: str, stretched: bool = False) -> float | None:
         """How far generators may be off in coordinates v' = L v; None where none is typed.
 
         Relative to the larger of 1 and their norm, those of the algebra to their norm. Entries err independently. Where
-        the group is orthogonal in these coordinates, errors must be small beside gaps between eigenvalues, too: a shear
-        that was rounded turns by little.
+        only a stretched basis makes the group orthogonal, errors must be small beside gaps between eigenvalues, too: a
+        shear that was rounded turns by little.
 
         Raises:
             GroupError: farther than any answer allows.
@@ -63,7 +63,7 @@ class Written:
                 here = basis @ m @ inverse
                 size = max(least, np.linalg.norm(here, 2))
                 error = float(np.sqrt((basis**2 @ e**2 @ inverse**2).sum()) / size)
-                if error > LARGEST_ERROR * (_smallest_gap(here / size) if orthogonal else 1):
+                if error > LARGEST_ERROR * (_smallest_gap(here / size) if stretched else 1):
                     raise GroupError(
                         f"{name}: {kind}[{i}] is written with {digits} digits. In coordinates where the group is "
                         f"nearest to orthogonal they leave an error of {error:.0e}, and open what it generates. Write "

@@ -301,7 +301,7 @@ class MatrixGroup:
         condition = np.inf if basis is None else np.linalg.cond(basis)
         if condition < LARGEST_CONDITION:
             basis = basis * self._units
-            self._written.error_in(basis, self.name, orthogonal=True)
+            self._written.error_in(basis, self.name, stretched=condition > 10)
             return basis * np.sqrt(self.d / (basis**2).sum())
         rounding = 10 * np.finfo(float).eps
         errors = [
