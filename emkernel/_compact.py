@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy.linalg
+
+
+def balance(matrices) -> np.ndarray:
+    """Powers of two (d,) by which matrices * scale / scale[:, None] are balanced off their diagonals, all at once."""
+    total = sum((np.abs(m) / np.abs(m).max() for m in matrices if np.any(m)), np.zeros(np.shape(matrices)[1:]))
+    noise = np.maximum(total, total.T) < 1e-12 * total.max(initial=0)
+    total = np.where(noise, 0, total) * (1 - np.eye(len(total)))
+    return scipy.linalg.matrix_balance(total, permute=False, separate=True)[1][0]
 
 
 def units(discrete: np.ndarray, lie: np.ndarray) -> np.ndarray:
@@ -41,9 +50,7 @@ def units(discrete: np.ndarray, lie: np.ndarray) -> np.ndarray:
     return np.ones(d) if np.ptp(s) < 2 else 2.0**s
 
 
-def orthogonal_basis(
-    discrete: np.ndarray, lie: np.ndarray, sample: np.ndarray, error: float = 0.0
-) -> np.ndarray | None:
+def orthogonal_basis(discrete: np.ndarray, lie: np.ndarray, sample: np.ndarray) -> np.ndarray | None:
     """L (d, d), upper triangular, with L g L^-1 orthogonal for all g and |L|² = d; None when the group is not compact.
 
     L^T L = P(1) for P the projection on the invariant symmetric forms along the image of (1 - action). For a compact
@@ -53,18 +60,17 @@ def orthogonal_basis(
     Args:
         discrete, lie: (M, d, d), (D, d, d) generators.
         sample: (P, d, d) group elements.
-        error: relative error of the generators beyond rounding.
     """
     d = (discrete if len(discrete) else lie).shape[-1]
     if _orthogonality_defect(discrete, lie) < 1e-13:
         return np.eye(d)
     try:
-        return _orthogonal_basis(discrete, lie, sample, error)
+        return _orthogonal_basis(discrete, lie, sample)
     except np.linalg.LinAlgError:  # means over the group that are not positive in floating point
         return None
 
 
-def _orthogonal_basis(discrete, lie, sample, error) -> np.ndarray | None:
+def _orthogonal_basis(discrete, lie, sample) -> np.ndarray | None:
     d = sample.shape[-1]
     basis = np.eye(d)
     for _ in range(4):
@@ -75,14 +81,14 @@ def _orthogonal_basis(discrete, lie, sample, error) -> np.ndarray | None:
         discrete, lie, sample = conjugate(discrete, step), conjugate(lie, step), conjugate(sample, step)
         basis = step @ basis
     for _ in range(3):
-        form = _mean_form(discrete, lie, max(1e-10, _noise(basis, error)))
+        form = _mean_form(discrete, lie, max(1e-10, _noise(basis)))
         if form is None:
             return None
         step = np.linalg.cholesky(form).T
         discrete, lie, basis = conjugate(discrete, step), conjugate(lie, step), step @ basis
         if _orthogonality_defect(discrete, lie) < 1e-13:
             break
-    if _orthogonality_defect(discrete, lie) > max(1e-8, _noise(basis, error)):
+    if _orthogonality_defect(discrete, lie) > max(1e-8, _noise(basis)):
         return None
     basis = np.linalg.qr(basis, mode="r")
     return basis * np.sign(np.diag(basis))[:, None] * np.sqrt(d / (basis**2).sum())
@@ -118,10 +124,9 @@ def _mean_form(discrete: np.ndarray, lie: np.ndarray, tol: float) -> np.ndarray 
     return form if w[0] > 1e-10 * w[-1] else None
 
 
-def _noise(basis: np.ndarray, error: float) -> float:
+def _noise(basis: np.ndarray) -> float:
     """What rounding of matrices in a basis of condition c amounts to in the good one, c^2, generously."""
-    square = np.linalg.cond(basis) ** 2
-    return max(min(1e3 * np.finfo(float).eps * square, 1e-5), min(error * square, 0.1))
+    return min(1e3 * np.finfo(float).eps * np.linalg.cond(basis) ** 2, 1e-5)
 
 
 def conjugate(m: np.ndarray, basis: np.ndarray) -> np.ndarray:

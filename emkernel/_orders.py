@@ -60,7 +60,7 @@ def _splits(h: np.ndarray, turns: set[Fraction], tol: float) -> bool:
 def hidden_order(h: np.ndarray, largest: float = 1.0, error: float = 0.0) -> int | None:
     """The largest order that the digits of h show, where it may well have a larger one: few digits, or small turns."""
     turns, tol, limit = _turns(h, max(1.0, error / np.finfo(float).eps), largest)
-    if turns is None or limit < 1:
+    if turns is None:
         return None
     smallest = min((abs(t) for t in turns if abs(t) > 10 * tol), default=1.0)
     return limit if limit < SHOWN_ORDER or smallest < 100 / limit else None
@@ -97,20 +97,6 @@ def order_of_abelian(generators: np.ndarray, orders: tuple[int, ...]) -> int:
         rows.sort(key=lambda row, j=j: row[j] == 0)
         index *= N // abs(rows.pop(0)[j])
     return index
-
-
-def typed_digits(matrices: np.ndarray) -> int:
-    """The significant digits with which the entries are written, 3 to 12; 17 where they are computed, or very short."""
-    digits = 0
-    for x in set(np.abs(matrices).reshape(-1).tolist()):
-        odd = Fraction(x).numerator
-        while odd and odd % 2 == 0:
-            odd //= 2
-        if odd > 1000:  # a small whole number times a power of two is meant as it stands
-            digits = max(digits, len(repr(x).split("e")[0].replace(".", "").strip("0")))
-        if digits > 12:
-            break
-    return digits if 3 <= digits <= 12 else 17
 
 
 def nearly_order(

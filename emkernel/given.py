@@ -205,7 +205,10 @@ def _slope(rho, A: np.ndarray, scaling: np.ndarray, what: str, name: str, n: int
         # in balanced coordinates, where no unit is large, and back
         turn = scipy.linalg.expm(t * A * scaling[:, None] / scaling) * scaling / scaling[:, None]
         value = _value(rho, turn, name, f"rho(exp(t {what}))", n)
-        image = _compact.units(np.zeros((0, n, n)), (value - np.eye(n))[None]) if n else np.ones(0)
+        image, step = np.ones(n), value - np.eye(n)
+        if n:
+            image = _compact.units(np.zeros((0, n, n)), step[None])
+            image = image / _compact.balance([step * image[:, None] / image])
         near = value * image[:, None] / image
         if np.abs(near - np.eye(n)).sum(1).max(initial=0) < 0.5:
             with catch_warnings():
@@ -223,4 +226,4 @@ def _slope(rho, A: np.ndarray, scaling: np.ndarray, what: str, name: str, n: int
         raise RepError(
             f"{name}: rho is no homomorphism along exp(t {what}): log rho(exp(t {what})) is not linear in t"
         )
-    return np.where(np.abs(first) < 1e-14 * scale, 0.0, first) * image / image[:, None]
+    return np.where(np.abs(first) < 1e-12 * scale, 0.0, first) * image / image[:, None]

@@ -10,6 +10,7 @@ import numpy as np
 import scipy.linalg
 import torch
 
+from . import _compact
 from .errors import GroupError
 
 if TYPE_CHECKING:
@@ -61,10 +62,13 @@ class GroupElement:
         size = discrete.shape[-1] if len(discrete) else lie.shape[-1]
         batch, steps = self.index.shape[:-1], self.index.shape[-1]
         out = np.broadcast_to(np.eye(size), (*batch, size, size)).copy()
+        scale = _units(lie)
+        balanced = lie * scale / scale[:, None]
         for s in range(steps):
             coefs = self.coefs[..., s, :]
             if len(lie) and np.any(coefs):
-                out = out @ scipy.linalg.expm(np.tensordot(coefs, lie, 1))
+                turns = scipy.linalg.expm(np.tensordot(coefs, balanced, 1))
+                out = out @ (turns * scale[:, None] / scale)
             if np.any(self.power[..., s]):
                 pairs = np.stack([self.index[..., s], self.power[..., s]], -1).reshape(-1, 2)
                 unique, inverse = np.unique(pairs, axis=0, return_inverse=True)
@@ -109,3 +113,13 @@ class GroupElement:
 
     def __repr__(self) -> str:
         return f"GroupElement({self.group.name}, batch={list(self.index.shape[:-1])})"
+
+
+def _units(lie: np.ndarray) -> np.ndarray:
+    """(s,) powers of two by which coordinates differ in units, where exponentials would lose digits to those."""
+    one = np.ones(lie.shape[-1])
+    size = np.abs(lie)[lie != 0]
+    if not len(size) or not np.isfinite(size).all() or size.max() < 1e3 * size.min():
+        return one
+    scale = 1 / _compact.units(lie[:0], lie)
+    return scale if np.abs(lie * scale / scale[:, None]).max() < 1e-2 * np.abs(lie).max() else one

@@ -9,7 +9,7 @@ from functools import reduce
 
 import numpy as np
 
-__all__ = ["Images", "kron"]
+__all__ = ["Images", "kron", "summed_error"]
 
 MOST_POINTS = 2500
 
@@ -27,6 +27,8 @@ class Images:
             images not to be orthogonal or closed under transpose with it.
         permuted: (points (M, N), frame (N, n)) where these are permutations of N points on an invariant subspace: the
             discrete generators send point i to points[:, i], the columns of the frame are orthonormal.
+        error: how far the generators' images, relative to the larger of 1 and their norm, may be from what was meant;
+            None where the digits with which they are written do not say so.
         digest: what the matrices are computed from: the bytes the user gave, and the operations since. Unlike the
             bytes of a computed matrix it is the same in every process.
     """
@@ -37,6 +39,7 @@ class Images:
     digest: str
     probes: tuple[np.ndarray, ...] = ()
     permuted: tuple[np.ndarray, np.ndarray] | None = None
+    error: float | None = None
 
     @classmethod
     def of(cls, discrete: np.ndarray, lie: np.ndarray, digest: str) -> Images:
@@ -61,6 +64,7 @@ class Images:
             *(_block_diagonal(matrices) for matrices in zip(*kinds)),
             _derived("sum", *(p.digest for p in parts)),
             () if probes is None else (_block_diagonal(probes),),
+            error=max((p.error for p in parts if p.error is not None), default=None),
         )
 
     @property
@@ -76,6 +80,7 @@ class Images:
             _derived("dual", self.digest),
             tuple(p.conj() for p in self.probes),
             self.permuted,
+            self.error and self.error * max((float(np.linalg.cond(h)) for h in self.discrete), default=1.0),
         )
 
     def tensor(self, other: Images) -> Images:
@@ -88,6 +93,7 @@ class Images:
             _derived("tensor", self.digest, other.digest),
             (*self.probes, *other.probes) if self.probes and other.probes else (),
             self._pairs_of_points(other),
+            summed_error(self, other),
         )
 
     def conjugate(self, to: np.ndarray, back: np.ndarray, name: str) -> Images:
@@ -103,6 +109,7 @@ class Images:
             _derived(name, self.digest),
             (to @ self._act_by_probes(back),) if self.probes and orthogonal else (),
             (self.permuted[0], self.permuted[1] @ back) if self.permuted and orthogonal else None,
+            self.error and self.error * float(np.linalg.norm(to, 2) * np.linalg.norm(back, 2)),
         )
 
     def _pairs_of_points(self, other: Images) -> tuple[np.ndarray, np.ndarray] | None:
@@ -126,6 +133,12 @@ class Images:
             before, after = int(np.prod(sizes[:i])), int(np.prod(sizes[i + 1 :])) * x.shape[1]
             out = np.matmul(p[:, None], out.reshape(len(p), before, sizes[i], after))
         return out.reshape(-1, *x.shape)
+
+
+def summed_error(*images: Images) -> float | None:
+    """The error of what is linear in each of these images."""
+    known = [i.error for i in images if i.error is not None]
+    return sum(known) if known else None
 
 
 def kron(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from warnings import catch_warnings, simplefilter
 import numpy as np
 import scipy.linalg
 
+from . import _compact
 from .images import Images
 
 __all__ = ["Lift", "Worst", "gap", "lift", "logarithm", "units"]
@@ -34,11 +35,7 @@ class Worst:
 
 def units(images: Images) -> np.ndarray:
     """(n,) one scaling of the coordinates, x_i = scale_i y_i, in which all the matrices are balanced."""
-    matrices = [*images.discrete, *images.lie]
-    if not matrices or not images.size:
-        return np.ones(images.size)
-    total = sum(np.abs(m) / max(np.abs(m).max(), 1e-300) for m in matrices)
-    return scipy.linalg.matrix_balance(total, permute=False, separate=True)[1][0]
+    return 1 / _compact.units(images.discrete, images.lie) if images.size else np.ones(0)
 
 
 @dataclass(frozen=True, eq=False)

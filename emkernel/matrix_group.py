@@ -9,16 +9,15 @@ import numpy as np
 import scipy.linalg
 import torch
 
-from . import _compact, _finite, _orders, _sharpen
+from . import _compact, _finite, _growth, _orders, _sharpen
+from ._digits import Written
 from ._generators import check_invertible, frozen, realified, stacked
 from .errors import GroupError
 from .group_element import GroupElement, numpy_generator
 
 __all__ = ["MatrixGroup"]
 
-# condition of the basis in which a compact group is given: decided up to the first, taken for rounding of a group that
-# is not compact, such as a shear, from the second on
-LARGEST_CONDITION, MUCH_LARGER = 3e4, 3e5
+LARGEST_CONDITION = 3e4  # of the basis in which a compact group is given, up to which it is seen to be compact
 
 
 class MatrixGroup:
@@ -33,7 +32,7 @@ class MatrixGroup:
         discrete_generators: (M, n, n) invertible matrices, real or complex.
         lie_algebra: (D, n, n) matrices, real or complex.
         d: the dimension, needed only when both lists are empty (the trivial group).
-        trust_digits: accept discrete generators that look like a finite-order matrix typed with few digits.
+        trust_digits: take generators with few digits as they stand, also where others that round to them mean more.
 
     Raises:
         GroupError: wrong shapes, entries that are not finite numbers, a generator that is not invertible, or one
@@ -191,6 +190,8 @@ class MatrixGroup:
     def _permutations(self) -> _finite.Permutations | None:
         if np.any(self.lie_algebra) or not self.is_compact:
             return None
+        if None in self._orders and self._written.fewest < 17:
+            return None  # few digits do not fall on a finite order that only a skew basis hides
         basis = self.orthogonal_basis
         generators = [scipy.linalg.polar(h)[0] for h in _compact.conjugate(self.discrete_generators, basis)]
         blur = np.linalg.cond(basis / self._units) ** 2
@@ -277,10 +278,9 @@ class MatrixGroup:
         return None if basis is None else basis.T @ basis
 
     @cached_property
-    def _written_error(self) -> float:
-        """Half a unit in the last digit of generators typed with 3 to 12 digits, relative; 0 for any other."""
-        digits = _orders.typed_digits(np.concatenate([self.discrete_generators, self.lie_algebra]))
-        return 0.0 if self._trusted or digits == 17 else 0.5 * 10.0 ** (1 - digits)
+    def _written(self) -> Written:
+        """The digits with which the generators are written, and the errors that these leave."""
+        return Written.of(self.discrete_generators, self.lie_algebra, self._trusted)
 
     @property
     def is_compact(self) -> bool:
@@ -296,27 +296,31 @@ class MatrixGroup:
         """L with L g L^-1 orthogonal for all g (upper triangular, S = L^T L), or None when not compact."""
         scale = self._units[:, None] / self._units
         sample = self.sample(64, 0).inverse.matrix
-        matrices = (self._in_units, self.lie_algebra * scale, sample * scale)
-        basis = _compact.orthogonal_basis(*matrices)
-        if basis is None and self._written_error:
-            near = _compact.orthogonal_basis(*matrices, self.d * self._written_error)
-            if near is not None and np.linalg.cond(near) < LARGEST_CONDITION:
-                raise GroupError(
-                    f"{self.name}: the group is compact but for errors that digits like {self._written_error:.0e} "
-                    "explain, and as written it is not. Write the generators in full precision; "
-                    "MatrixGroup.polished finds a finite group near them."
-                )
-        if basis is None or (condition := np.linalg.cond(basis)) > MUCH_LARGER:
+        lie = self.lie_algebra * scale
+        basis = _compact.orthogonal_basis(self._in_units, lie, sample * scale)
+        condition = np.inf if basis is None else np.linalg.cond(basis)
+        if condition < LARGEST_CONDITION:
+            basis = basis * self._units
+            self._written.error_in(basis, self.name, stretched=condition > 10)
+            return basis * np.sqrt(self.d / (basis**2).sum())
+        rounding = 10 * np.finfo(float).eps
+        errors = [
+            e * scale + rounding * np.linalg.norm(m, axis=(1, 2))[:, None, None] * (m != 0)
+            for e, m in zip(self._written.errors, (self._in_units, lie))
+        ]
+        if _growth.grows(self._in_units, lie, errors, LARGEST_CONDITION):
             return None
-        rigid = None not in self._orders and not len(self.lie_algebra)
-        if condition > LARGEST_CONDITION or (condition**2 * self._written_error > 1e-3 and not rigid):
-            raise GroupError(
-                f"{self.name}: whether the group is compact is not decided by the digits that its generators have: it "
-                f"preserves a positive form, of a basis of condition {condition:.1e}, which a change of about "
-                f"{condition**-2:.0e} in the generators undoes. Write them in full precision, or in better coordinates."
-            )
-        basis = basis * self._units
-        return basis * np.sqrt(self.d / (basis**2).sum())
+        found = (
+            "it preserves no positive form"
+            if basis is None
+            else f"it preserves a positive form, but in a basis of condition {condition:.1e}"
+        )
+        raise GroupError(
+            f"{self.name}: whether the group is compact is not decided by the {min(self._written.fewest, 16)} digits "
+            f"that its generators have: as written {found}, and no element grows beyond what their errors explain. "
+            "Write them in full precision, or in better coordinates; MatrixGroup.polished finds a finite group near "
+            "them, and trust_digits=True takes few digits for all there are."
+        )
 
     # ---- elements -------------------------------------------------------------------------------------------
 
@@ -345,7 +349,7 @@ class MatrixGroup:
         for a in self.lie_algebra:
             spectrum = np.linalg.eigvals(a)
             radius, norm = np.abs(spectrum).max(), np.linalg.norm(a * self._units[:, None] / self._units, 2)
-            rotates = radius > 1e-6 * norm and np.abs(spectrum.real).max() < 1e-9 * norm
+            rotates = radius > 1e-5 * norm and np.abs(spectrum.real).max() < 1e-9 * norm
             rates.append(np.pi / radius if rotates else 0.12 / norm if norm else 0.0)
         return np.array(rates) / np.sqrt(max(1, len(rates) / 3))
 
@@ -379,12 +383,12 @@ class MatrixGroup:
             return
         largest = max((np.linalg.norm(h, 2) for h in self._in_units), default=1.0)
         for i, (h, q) in enumerate(zip(self._in_units, self._orders)):
-            limit = None if q else _orders.hidden_order(h, min(largest, 1e5), self._written_error)
-            if limit is not None:
+            limit = None if q else _orders.hidden_order(h, min(largest, 1e5), self._written.relative(i))
+            if limit is not None and self.is_compact:
                 raise GroupError(
-                    f"{self.name}: discrete_generators[{i}] is a rotation of no order up to {limit}, and in this basis "
-                    "its digits do not show larger ones: finite and infinite are not told apart. Write it in "
-                    "coordinates where it is nearer to orthogonal."
+                    f"{self.name}: discrete_generators[{i}] is a rotation of no order up to {max(limit, 1)}, and "
+                    "in this basis its digits do not show larger ones: finite and infinite are not told apart. Write "
+                    "it in full precision, or in coordinates where it is nearer to orthogonal."
                 )
         if None in self._orders or self._is_abelian or not self.is_compact or self._permutations is not None:
             return
@@ -397,36 +401,25 @@ class MatrixGroup:
 
     # ---- construction checks --------------------------------------------------------------------------------
 
-    def _check_written(self) -> None:
-        """Few digits must leave something of each generator."""
-        error = self._written_error
-        for kind, matrices in (("discrete_generators", self._in_units), ("lie_algebra", self.lie_algebra)):
-            for i, m in enumerate(matrices if error else ()):
-                if kind == "lie_algebra":
-                    m = m * self._units[:, None] / self._units
-                    radius = np.abs(np.linalg.eigvals(m)).max()
-                    lost = 0 < radius < np.sqrt(10 * error) * np.linalg.norm(m, 2)
-                else:
-                    away = np.abs(m - np.eye(self.d)).max()
-                    lost = np.linalg.cond(m) * error > 0.02 or 0 < away < 20 * error
-                if lost:
-                    raise GroupError(
-                        f"{self.name}: {kind}[{i}] is written with errors of about {error:.0e}, which leave open what "
-                        "it generates: its entries cancel, or it is near the identity. Write it in full precision, or "
-                        "pass trust_digits=True if it is meant as it stands."
-                    )
-
     def _check_digits(self) -> None:
-        self._check_written()
-        for i, (h, q) in enumerate(zip(self._in_units, self._orders)):
-            away = np.abs(h - np.eye(self.d)).max()
-            if 0 < away < 1e-7 and q != 1:
+        sizes = np.linalg.norm(self.lie_algebra * self._units[:, None] / self._units, axis=(1, 2))
+        for i, size in enumerate(sizes):
+            if 0 < size < 1e-15 * sizes.max():
                 raise GroupError(
-                    f"{self.name}: discrete_generators[{i}] is within {away:.1e} of the identity, which is not told "
-                    "from rounding. Leave it out, give its generator as lie_algebra, or pass trust_digits=True "
-                    "if it is meant."
+                    f"{self.name}: lie_algebra[{i}] is of norm {size:.1e}, beside others of norm {sizes.max():.1e}, "
+                    "which is not told from rounding, as of a bracket that vanishes. Leave it out, write it in units "
+                    "where it is larger, or pass trust_digits=True if it is meant."
                 )
-            near = None if q else _orders.nearly_order(h, error=self._written_error)
+        for i, (h, q) in enumerate(zip(self._in_units, self._orders)):
+            scale = _compact.balance([h - np.eye(self.d)])
+            away = np.abs((h - np.eye(self.d)) * scale / scale[:, None]).max()
+            if 0 < away < 1e-7:
+                raise GroupError(
+                    f"{self.name}: discrete_generators[{i}] is, in suitable units, within {away:.1e} of the identity, "
+                    "which is not told from rounding. Leave it out, give its generator as lie_algebra, or pass "
+                    "trust_digits=True if it is meant."
+                )
+            near = None if q else _orders.nearly_order(h, error=self._written.relative(i))
             if near:
                 order, miss = near
                 raise GroupError(

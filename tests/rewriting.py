@@ -519,7 +519,6 @@ def rounded(h, a, digits):
     """The generators as typed with so many significant digits."""
 
     def typed(m):
-        top = 10.0 ** (digits - 1 - np.floor(np.log10(np.abs(np.where(m == 0, 1, m)))))
-        return np.round(m * top) / top
+        return np.array([[float(f"{x:.{digits - 1}e}") for x in row] for row in m])
 
     return [typed(m) for m in h], [typed(m) for m in a]

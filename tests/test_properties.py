@@ -180,26 +180,14 @@ def test_many_rewritten_groups_have_the_same_answers(name, steps, exponent, seed
 
 
 def check_digits(name, steps, digits, exponent, seed):
-    """Rounded generators give the known dimensions or are refused; their order and compactness are their own."""
     h, a = rounded(*rewritten(name, steps, 10**exponent, seed), digits)
-    try:
-        group = MatrixGroup(name, h, a, d=known(name).d)
-    except GroupError as e:
-        return refused(e)
-    for p in problems(seed, 3):
-        try:
-            found = hom(group, *p)
-        except (GroupError, SolverError) as e:
-            refused(e)
-        else:
-            assert found == expected(name, p), f"Hom{p} of {name} is {expected(name, p)}, found {found}"
+    judge(name, h, a, problems(seed, 2))
 
 
-# errors of less than 1e-5 in a basis of condition 10: larger ones may make a group of their own, exactly as typed
-DIGITS = st.integers(7, 15)
+DIGITS = st.integers(3, 14)
 
 
-@given(NAMES, st.lists(st.sampled_from([orthogonal, rescale]), max_size=2), DIGITS, st.floats(0, 1), SEEDS)
+@given(NAMES, STEPS, DIGITS, st.floats(0, 3), SEEDS)
 # a nilpotent matrix, rounded, turns by the root of the rounding error
 @example("shear", [], 9, 1.7415442, 69240059)
 # brackets of rounded generators span all of sl(3) at the size of the rounding errors
@@ -210,7 +198,7 @@ def test_generators_with_few_digits_are_right_or_refused(name, steps, digits, ex
 
 
 @pytest.mark.slow
-@given(NAMES, st.lists(st.sampled_from([orthogonal, rescale]), max_size=2), DIGITS, st.floats(0, 1), SEEDS)
+@given(NAMES, STEPS, DIGITS, st.floats(0, 3), SEEDS)
 @SLOW
 def test_many_generators_with_few_digits_are_right_or_refused(name, steps, digits, exponent, seed):
     check_digits(name, steps, digits, exponent, seed)

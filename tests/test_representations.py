@@ -668,7 +668,9 @@ LORENTZ_SI = MatrixGroup(
 
 
 @pytest.mark.parametrize(
-    "function", [lambda g: g, lambda g: np.diag([C, 1, 1]) @ g @ np.diag([1 / C, 1, 1])], ids=["V", "natural units"]
+    "function",
+    [lambda g: g, lambda g: np.diag([C, 1, 1]) @ g @ np.diag([1 / C, 1, 1]), lambda g: np.kron(g, g)],
+    ids=["V", "natural units", "V ⊗ V"],
 )
 def test_functions_are_homomorphisms_whatever_the_units(function):
     rep = from_function(LORENTZ_SI, function)
@@ -680,6 +682,7 @@ def test_functions_are_homomorphisms_whatever_the_units(function):
     [
         lambda g: np.array([[g[0, 0]]]),
         lambda g: np.array([[g[0, 0] ** 2]]),
+        lambda g: np.kron(g, g @ g),
         lambda g: np.array([[1, np.log(abs(g[0, 0]))], [0, 1]]),
     ],
 )

@@ -22,32 +22,40 @@ __all__ = ["fixed_tensors", "projected"]
 
 WEIGHT = 1e-6  # eigenvalues that multiply to 1 within this may belong to an invariant
 ZERO, NONZERO = 1e-12, 1e-7  # of 1 - M: squares of the deviations that the constraint itself would show
+SURE = 1e-10  # the least that is not zero where all that errors do is known
+LETTERS = 100  # of generators in a probe, about: its error in units of theirs
 DENSE = 1500  # tensors of weight zero for which the mean is a matrix
 # elements that are averaged where it is not: they generate the group, or the answer fails its verification
 AVERAGED = 4
 
 
-def fixed_tensors(factors: Sequence[np.ndarray]) -> np.ndarray:
+def fixed_tensors(factors: Sequence[np.ndarray], error: float | None = None) -> np.ndarray:
     """Orthonormal real tensors (r, n_1, ..., n_k) that u_1 ⊗ ... ⊗ u_k fixes for every probe.
 
     Args:
         factors: for each factor (S, n_i, n_i) unitary matrices, the same elements for all.
+        error: of the generators' tensor products, where their digits say so.
 
     Raises:
-        SolverError: no clear gap in the spectrum of 1 - M.
+        SolverError: no clear gap in the spectrum of 1 - M: beside those that are fixed there are tensors that may be.
     """
     shape = tuple(f.shape[-1] for f in factors)
     eigen = [_eigenbasis(f[0]) for f in factors]
     weight = np.ones(())
     for w, _ in eigen:
         weight = np.multiply.outer(weight, w)
-    index = np.argwhere(np.abs(weight - 1) < WEIGHT)
+    index = np.argwhere(np.abs(weight - 1) < max(WEIGHT, LETTERS * (error or 0)))
     if not len(index):
         return np.zeros((0, *shape))
     if len(index) > DENSE:
+        if error:
+            raise SolverError(
+                f"among {len(index)} tensors, those that are invariant are not told from those that deviate by the "
+                f"error {error:.0e} that the digits of the generators leave. Write them in full precision."
+            )
         return _by_projection(factors, shape)
     rotated = [Q.conj().T @ f[1:] @ Q for f, (_, Q) in zip(factors, eigen)]
-    found = _eigenvectors_at_one(rotated, index)
+    found = _eigenvectors_at_one(rotated, index, max(NONZERO if error is None else SURE, (LETTERS * (error or 0)) ** 2))
     full = np.zeros((found.shape[1], *shape), complex)
     full[(slice(None), *index.T)] = found.T
     for axis, (_, Q) in enumerate(eigen, 1):
@@ -85,7 +93,7 @@ def _along(m: np.ndarray, x: np.ndarray, axis: int) -> np.ndarray:
     return np.moveaxis(np.tensordot(m, x, (1, axis)), 0, axis)
 
 
-def _eigenvectors_at_one(rotated: list[np.ndarray], index: np.ndarray) -> np.ndarray:
+def _eigenvectors_at_one(rotated: list[np.ndarray], index: np.ndarray, nonzero: float) -> np.ndarray:
     """(m, r) coefficients of the invariants on the tensors of weight zero."""
     mean = np.zeros((len(index),) * 2, complex)
     for s in range(len(rotated[0])):
@@ -96,10 +104,11 @@ def _eigenvectors_at_one(rotated: list[np.ndarray], index: np.ndarray) -> np.nda
     mean = (mean + mean.conj().T) / (2 * len(rotated[0]))
     w, U = np.linalg.eigh(np.eye(len(mean)) - mean)
     rank = int((w < ZERO).sum())
-    if rank < len(w) and w[rank] < NONZERO:
+    if rank < len(w) and w[rank] < nonzero:
         raise SolverError(
             f"no clear gap: among {len(w)} tensors of weight zero {rank} are invariant and the next deviates by "
-            f"{np.sqrt(w[rank]):.1e}. Likely cause: generators with few digits, or in a badly conditioned basis."
+            f"{np.sqrt(w[rank]):.1e}, where {np.sqrt(nonzero):.0e} is beyond doubt. Likely cause: generators with few "
+            "digits, or in a badly conditioned basis; write them in full precision."
         )
     return U[:, :rank]
 

@@ -53,18 +53,14 @@ class Coordinates:
         d = group.d
         self.basis = self._basis()
         self.inverse = np.linalg.inv(self.basis)
-        condition = np.linalg.cond(self.basis / group._units)
-        if condition**2 * group._written_error > 1e-2:
-            raise GroupError(
-                f"{group.name}: its generators are written with errors of about {group._written_error:.0e}, too large "
-                f"for a basis of condition {condition:.1e}, which magnifies them by its square. Write them in full "
-                "precision."
-            )
         self._discrete = _compact.conjugate(group.discrete_generators, self.basis)
         self._lie = _compact.conjugate(group.lie_algebra, self.basis)
         norms = [np.linalg.norm(a, 2) for a in self._lie]
         self.scales = np.array([n if n > 0 else 1.0 for n in norms])
         self.powers = [_spread_power(h, q) for h, q in zip(self._discrete, group._orders)]
+        self._error = group._written.error_in(self.basis, group.name)
+        if self._error:
+            self._error *= max((power for power, _ in self.powers), default=1)
         self.completely_reducible = group.is_compact or (
             not is_ambiguous(self._unit_generators(np.eye(d))[1])
             and closed_under_transpose(self._discrete, self.hull, self.noise)
@@ -72,7 +68,9 @@ class Coordinates:
         if self.completely_reducible and not np.array_equal(self.basis, np.eye(d)):
             self._polish()
         self._normal_discrete, self._normal_lie = self._normalised(self._discrete, self._lie)
-        images = self.normalise(Images.of(self._discrete, self._lie, group.digest))
+        # answers to those who trust few digits are not for those who do not
+        written = "" if self._error is None else " as typed" if self._error == 0 else " typed"
+        images = self.normalise(Images.of(self._discrete, self._lie, group.digest + written))
         self.images = replace(images, probes=self.probes_of(images), permuted=_permuted(images))
 
     def _polish(self) -> None:
@@ -105,12 +103,21 @@ class Coordinates:
         units = group._units
         basis = np.diag(units)
         if any(is_ambiguous(self._unit_generators(b)[1]) for b in (one, basis)):
+            if np.linalg.cond(basis) > LARGEST:
+                raise GroupError(
+                    f"{group.name}: brackets of its Lie generators leave their span by little, which is rounding in "
+                    f"one choice of units and not in another, {np.linalg.cond(basis):.0e} apart. Write the generators "
+                    "in full precision, in units where their entries are of one size."
+                )
             return one  # a change of basis would decide what the generators leave open
         for better in (moderate_basis, self_adjoint_basis):
             discrete, lie = self._unit_generators(basis)
             step = better(discrete, lie)
             if step is not None and np.linalg.cond(step @ basis / units) < LARGEST:
                 changed = self._unit_generators(step @ basis)
+                # a change of basis has the same algebra, unless it shrinks what keeps the group from being reductive
+                if len(algebraic_hull(*changed).basis) < len(algebraic_hull(discrete, lie).basis):
+                    continue
                 noise = 1e3 * np.finfo(float).eps * np.linalg.cond(step @ basis / units) ** 2
                 if better is moderate_basis or closed_under_transpose(changed[0], algebraic_hull(*changed), noise):
                     basis = step @ basis
@@ -136,7 +143,8 @@ class Coordinates:
     def normalise(self, images: Images) -> Images:
         """Images on the user's generators -> on the normalised ones, with the held-out elements filled in."""
         discrete, lie = self._normalised(images.discrete, images.lie)
-        return Images(discrete, lie, self.probe.evaluate(images.discrete, images.lie), images.digest)
+        held_out = self.probe.evaluate(images.discrete, images.lie)
+        return Images(discrete, lie, held_out, images.digest, error=self._error)
 
     def probes_of(self, images: Images) -> tuple[np.ndarray, ...]:
         """The probes of normalised images that are orthogonal, or closed under transpose with the group."""
@@ -147,7 +155,7 @@ class Coordinates:
         """Random words, each some (generator, power) and coefficients (2, D): the first separates weights best."""
         rng = np.random.default_rng(5)
         many, lie = len(self._discrete), len(self._lie)
-        orders = [q if q else 1009 for q in self.group._orders]
+        orders = [q or (9 if self._error else 1009) for q in self.group._orders]
         words = []
         for _ in range(self.CANDIDATES):
             letters = [int(i) for i in rng.integers(0, max(many, 1), self.LETTERS if many > 1 else many)]

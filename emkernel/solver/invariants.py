@@ -113,7 +113,8 @@ def _powers(images: Images, degree: int):
             lie = _product(table, lie, np.broadcast_to(one, images.lie.shape)) + _product(
                 table, np.broadcast_to(below, (len(lie), *below.shape)), images.lie
             )
-        yield k, Images(parts[0], lie, parts[1], f"{images.digest}sym{k}", tuple(parts[2:]))
+        error = images.error and k * images.error
+        yield k, Images(parts[0], lie, parts[1], f"{images.digest}sym{k}", tuple(parts[2:]), error=error)
 
 
 # ---- coefficients -----------------------------------------------------------------------------------------------
@@ -311,7 +312,8 @@ def _in_pieces(table: IrrepTable, rep: Rep) -> tuple[Images, np.ndarray]:
     probes = [b.probes for b in blocks]
     probes = (diagonal([p[0] for p in probes]),) if all(len(p) == 1 for p in probes) else ()
     kinds = ([getattr(b, kind) for b in blocks] for kind in ("discrete", "lie", "held_out"))
-    images = Images(*map(diagonal, kinds), digest, probes)
+    error = max((b.error for b in blocks if b.error is not None), default=None)
+    images = Images(*map(diagonal, kinds), digest, probes, error=error)
     return images, np.concatenate(rows)
 
 

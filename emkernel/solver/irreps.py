@@ -58,7 +58,7 @@ class IrrepTable:
 
     def _add(self, images: Images, degree: int, real: bool = False) -> int:
         d, images = images.size, images.with_unitary_probes()
-        E = np.eye(d)[None] / np.sqrt(d) if real else intertwiners(images, images)
+        E = np.eye(d)[None] / np.sqrt(d) if real and images.error is None else intertwiners(images, images)
         if self.coordinates.completely_reducible:
             symmetric = np.linalg.matrix_rank((E + E.transpose(0, 2, 1)).reshape(len(E), -1), tol=1e-7)
             if len(E) not in TYPES or symmetric != 1:
@@ -282,14 +282,15 @@ class IrrepTable:
         return self.irreps[0]
 
 
-_tables: dict[str, IrrepTable] = {}
+_tables: dict[tuple[str, bool], IrrepTable] = {}
 
 
 def irrep_table(group: MatrixGroup) -> IrrepTable:
-    """The table of this group, by content: two groups with the same generators share it."""
-    if group.digest not in _tables:
-        _tables[group.digest] = IrrepTable(group)
-    return _tables[group.digest]
+    """The table of this group, by content: two groups with the same generators, equally trusted, share it."""
+    key = group.digest, group._trusted
+    if key not in _tables:
+        _tables[key] = IrrepTable(group)
+    return _tables[key]
 
 
 def irreps(group: MatrixGroup, degree: int | None = 2) -> list[Irrep]:

@@ -25,7 +25,7 @@ import scipy.linalg
 from threadpoolctl import ThreadpoolController
 
 from ..errors import SolverError
-from ..images import Images
+from ..images import Images, summed_error
 from .averaging import fixed_tensors, projected
 from .orbits import MOST_TUPLES, invariant_tensors, tuples
 from .store import default_store, problem_key
@@ -35,6 +35,7 @@ __all__ = ["canonical", "coupling_maps", "intertwiners", "one_thread", "project"
 log = logging.getLogger("emkernel")
 SMALL, DENSE = 256, 1024
 ZERO, NONZERO = 1e-9, 1e-4
+SURE = 1e-7  # the least that is not zero where the errors of generators are known
 LARGE = 1e5  # norm of images beyond which a dense constraint is not trusted
 _forked: list[bool] = []  # filled in a child process that inherited a running jax
 
@@ -125,9 +126,15 @@ def _intertwiners(a: Images, b: Images, engine: str) -> np.ndarray:
     if not len(a.discrete) and not len(a.lie):
         basis = np.eye(unknowns).reshape(unknowns, b.size, a.size)
     elif engine == "auto" and unknowns > SMALL and a.probes and b.probes:
-        basis = _canonical_rows(fixed_tensors([*b.probes, *(p.conj() for p in a.probes)]))
+        basis = _canonical_rows(fixed_tensors([*b.probes, *(p.conj() for p in a.probes)], summed_error(a, b)))
         basis = basis.reshape(-1, b.size, a.size)
     elif unknowns > DENSE:
+        if error := summed_error(a, b):
+            raise SolverError(
+                f"Hom({a.size}, {b.size}) of a group that is not reductive is too large to tell zero from the error "
+                f"{error:.0e} that the digits of its generators leave. Write them in full precision, or pass "
+                "trust_digits=True if they are meant as they stand."
+            )
         basis = _by_projection(a, b)
     else:
         basis = _dense(a, b, engine)
@@ -149,7 +156,7 @@ def _couplings(a: Images, b: Images, c: Images) -> np.ndarray:
     if (tuples(permuted) or MOST_TUPLES) < MOST_TUPLES:
         basis = invariant_tensors(permuted)
     else:
-        basis = fixed_tensors([*c.probes, *(p.conj() for p in a.probes + b.probes)])
+        basis = fixed_tensors([*c.probes, *(p.conj() for p in a.probes + b.probes)], summed_error(a, b, c))
     basis = _canonical_rows(basis.reshape(-1, *shape))
     if not _verified_coupling(a, b, c, basis, _coupling_residual):
         raise SolverError(
@@ -236,18 +243,23 @@ def _dense(a: Images, b: Images, engine: str) -> np.ndarray:
     for block in blocks:
         triangle = np.linalg.qr(np.concatenate([triangle, block]), mode="r")
     s = np.linalg.svd(triangle, compute_uv=False)
-    rank = int((s > NONZERO).sum())
+    error = summed_error(a, b)
+    nonzero = NONZERO if error is None else max(SURE, 2 * np.sqrt(len(blocks)) * error)
+    rank = int((s > nonzero).sum())
     if rank < n and s[rank] > ZERO:
         doubtful = np.linalg.svd(triangle)[2][rank]
         worst = int(np.argmax([np.linalg.norm(block @ doubtful) for block in blocks]))
         raise SolverError(
             f"no clear gap in the singular values of Hom({a.size}, {b.size}): "
             + (f"{s[rank - 1]:.1e} is followed by {s[rank]:.1e}" if rank else f"the largest is {s[0]:.1e}")
-            + f", where zeros should be below {ZERO:.0e}, others above {NONZERO:.0e}. A map is equivariant but for "
+            + f", where zeros should be below {ZERO:.0e}, others above {nonzero:.0e}"
+            + ("" if error is None else " by the digits of the generators")
+            + ". A map is equivariant but for "
             f"{_generator(a, worst)}. Likely cause: generators with few digits (MatrixGroup.polished finds the finite "
             "group near them), nearly the identity, or in a badly conditioned basis (choose other coordinates)."
         )
-    use_emlp = engine == "emlp" or (engine == "auto" and _emlp_available())
+    # emlp takes what is below 1e-5 for zero
+    use_emlp = engine == "emlp" or (engine == "auto" and nonzero >= NONZERO and _emlp_available())
     space = _emlp_nullspace(triangle) if use_emlp else None
     if space is None:
         space = np.linalg.svd(triangle)[2][rank:].T
