@@ -1,6 +1,7 @@
 """Equivariant maps, irreducibles and couplings, against counts that use none of the solver."""
 
 import os
+import pickle
 from contextlib import nullcontext
 from dataclasses import replace
 from itertools import product
@@ -794,3 +795,34 @@ def test_orbits_of_tuples_of_points_give_what_averaging_gives(make):
             np.testing.assert_allclose(orbits, nullspace.coupling_maps(*plain), atol=1e-12)
             met += 1
     assert met >= 3
+
+
+# ---- images ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["Oh", "Lorentz", "SL2", "S(5)"])
+def test_products_act_as_their_matrices(name):
+    V = irrep_table(groups.get(name)).coordinates.images
+    pair, rng = V.tensor(V.dual()), np.random.default_rng(0)
+    x = rng.standard_normal((pair.size, 3))
+    for moved, m, p, q in zip(
+        pair.times(x),
+        (pair.discrete, pair.lie, pair.held_out),
+        (V.discrete, V.lie, V.held_out),
+        (V.dual().discrete, V.dual().lie, V.dual().held_out),
+    ):
+        np.testing.assert_allclose(moved, m @ x, atol=1e-12 * max(1, np.abs(m).max(initial=0)))
+        for i in range(len(m)):
+            one = np.eye(V.size)
+            expected = np.kron(p[i], one) + np.kron(one, q[i]) if m is pair.lie else np.kron(p[i], q[i])
+            np.testing.assert_allclose(m[i], expected, atol=1e-12)
+    assert pickle.loads(pickle.dumps(pair)).probes[0].tobytes() == pair.probes[0].tobytes()
+
+
+def test_a_subspace_that_moves_is_seen():
+    pair = irrep_table(groups.O(3)).coordinates.images
+    pair = pair.tensor(pair)
+    trace = np.eye(3).reshape(9, 1) / np.sqrt(3)
+    image, defect = pair.restricted(trace, "trace")
+    assert defect < 1e-12 and np.abs(image.held_out - 1).max() < 1e-12
+    assert pair.restricted(np.eye(9)[:, :1], "xx")[1] > 0.1

@@ -113,7 +113,7 @@ def _powers(images: Images, degree: int):
             lie = _product(table, lie, np.broadcast_to(one, images.lie.shape)) + _product(
                 table, np.broadcast_to(below, (len(lie), *below.shape)), images.lie
             )
-        yield k, Images(parts[0], lie, parts[1], f"{images.digest}sym{k}", tuple(parts[2:]))
+        yield k, Images(parts[0], lie, parts[1], f"{images.digest}sym{k}", lambda p=tuple(parts[2:]): p)
 
 
 # ---- coefficients -----------------------------------------------------------------------------------------------
@@ -308,8 +308,11 @@ def _in_pieces(table: IrrepTable, rep: Rep) -> tuple[Images, np.ndarray]:
             at += m.shape[-1]
         return out
 
-    probes = [b.probes for b in blocks]
-    probes = (diagonal([p[0] for p in probes]),) if all(len(p) == 1 for p in probes) else ()
+
+    def probes():
+        found = [b.probes for b in blocks]
+        return (diagonal([p[0] for p in found]),) if all(len(p) == 1 for p in found) else ()
+
     kinds = ([getattr(b, kind) for b in blocks] for kind in ("discrete", "lie", "held_out"))
     images = Images(*map(diagonal, kinds), digest, probes)
     return images, np.concatenate(rows)

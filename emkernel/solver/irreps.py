@@ -24,7 +24,7 @@ from ._irrep import TYPES, Decomposition, Irrep
 from ._representations import in_good_coordinates, name_of_subspace
 from .coordinates import Coordinates
 from .nullspace import intertwiners, one_thread
-from .splitting import division_basis, irreducible_subspaces, symmetric_form, traces
+from .splitting import division_basis, irreducible_subspaces, symmetric_form
 
 __all__ = ["Decomposition", "Irrep", "IrrepTable", "irrep_table", "irreps"]
 
@@ -50,7 +50,10 @@ class IrrepTable:
             np.full((len(m), 1, 1), value)
             for m, value in ((V.discrete, 1.0), (V.lie, 0.0), (V.held_out, 1.0))
         ]
-        probes = (np.ones((len(V.probes[0]), 1, 1)),) if V.probes else ()
+
+        def probes():
+            return (np.ones((len(V.probes[0]), 1, 1)),) if V.probes else ()
+
         point = (np.zeros((len(V.discrete), 1), int), np.ones((1, 1))) if V.permuted else None
         self._add(Images(*one, "trivial" + V.digest, probes, point), degree=0)
 
@@ -91,11 +94,10 @@ class IrrepTable:
 
     def _match(self, images: Images) -> tuple[int, np.ndarray] | None:
         """(index, W (n, d) with images W = W ρ_index) of the irreducible that these images are, if it was met."""
-        mine = traces(images)
+        mine = images.traces
+        allowed = 1e-6 * max(1.0, np.abs(mine).max(initial=0))
         for r in self.irreps:
-            if r.size != images.size or np.abs(traces(r.normal) - mine).max(initial=0) > 1e-6 * max(
-                1.0, np.abs(mine).max(initial=0)
-            ):
+            if r.size != images.size or np.abs(r.normal.traces - mine).max(initial=0) > allowed:
                 continue
             if self.coordinates.completely_reducible:
                 maps = intertwiners(r.normal, images)
@@ -121,13 +123,12 @@ class IrrepTable:
             match = self._match(images)
             return [(match[0] if match else self._add(images, degree), np.eye(n)[None])]
         frames: dict[int, list[np.ndarray]] = {}
-        for i, (Q, real) in enumerate(irreducible_subspaces(images)):
-            piece = images.conjugate(Q.T, Q, f"piece {i}")
-            match = self._match(piece)
+        for piece in irreducible_subspaces(images):
+            match = self._match(piece.images)
             if match is None and self._grow(degree):
-                match = self._match(piece)
-            index, W = match or (self._add(piece, degree, real), np.eye(Q.shape[1]))
-            frames.setdefault(index, []).append(Q @ W)
+                match = self._match(piece.images)
+            index, W = match or (self._add(piece.images, degree, piece.real), np.eye(piece.images.size))
+            frames.setdefault(index, []).append(piece.basis @ W)
         F = np.concatenate([f for same in frames.values() for f in same], 1)
         if F.shape != (n, n) or np.abs(F.T @ F - np.eye(n)).max() > 1e-9:
             raise SolverError(
@@ -187,10 +188,10 @@ class IrrepTable:
         if not rep.size:
             return Decomposition(())
         if isinstance(rep, ScalarRep):
-            return self._assemble([(0, np.ones((1, 1, 1)), np.ones((1, 1, 1)))])
+            return self._assemble([(0, np.ones((1, 1, 1)), np.ones((1, 1, 1)))], True)
         if isinstance(rep, Irrep) and rep.index < len(self.irreps) and self.irreps[rep.index] == rep:
             one = np.eye(rep.size)[None]
-            return self._assemble([(rep.index, one, one)])
+            return self._assemble([(rep.index, one, one)], True)
         if isinstance(rep, SumRep):
             return self._decompose_sum(rep)
         if isinstance(rep, ProductRep) and self.coordinates.completely_reducible:
@@ -203,7 +204,7 @@ class IrrepTable:
         parts = []
         for index, frames in self.split(images, _degree(rep)):
             parts.append((index, frames.transpose(0, 2, 1) @ basis, inverse @ frames))
-        return self._assemble(parts)
+        return self._assemble(parts, np.array_equal(basis, np.eye(len(basis))))
 
     def _decompose_sub(self, rep: SubRep) -> Decomposition:
         """The base in its irreducibles, the subspace in an orthonormal basis of those coordinates."""
@@ -242,30 +243,28 @@ class IrrepTable:
         first, rest = rep.factors[0], rep.factors[1:]
         left = self.decompose(first)
         right = self.decompose(rest[0] if len(rest) == 1 else ProductRep(rest, rep.group))
+        both = left.orthogonal and right.orthogonal
         parts = []
         for a, to_a, back_a in left.parts:
             for b, to_b, back_b in right.parts:
                 for c, C in self.pair(a.index, b.index):
-                    d = self.irreps[c].size
-                    to = np.einsum("mcxy,ixp,jyq->ijmcpq", C, to_a, to_b, optimize=True)
-                    back = np.einsum("mcxy,ipx,jqy->ijmpqc", C, back_a, back_b, optimize=True)
-                    parts.append((c, to.reshape(-1, d, rep.size), back.reshape(-1, rep.size, d)))
-        return self._assemble(parts)
+                    to = _joined(C, to_a, to_b)
+                    back = to.transpose(0, 2, 1)
+                    if not both:
+                        back = _joined(C, back_a.transpose(0, 2, 1), back_b.transpose(0, 2, 1)).transpose(0, 2, 1)
+                    parts.append((c, to, back))
+        return self._assemble(parts, both)
 
-    def _assemble(self, parts) -> Decomposition:
+    def _assemble(self, parts, orthogonal: bool = False) -> Decomposition:
         merged: dict[int, list] = {}
         for index, to, back in parts:
             merged.setdefault(index, []).append((to, back))
-        return Decomposition(
-            tuple(
-                (
-                    self.irreps[i],
-                    np.concatenate([t for t, _ in merged[i]]),
-                    np.concatenate([b for _, b in merged[i]]),
-                )
-                for i in merged
-            )
-        )
+        joined = []
+        for i, copies in merged.items():
+            to = np.concatenate([t for t, _ in copies])
+            back = to.transpose(0, 2, 1) if orthogonal else np.concatenate([b for _, b in copies])
+            joined.append((self.irreps[i], to, back))
+        return Decomposition(tuple(joined), orthogonal)
 
     # ---- maps -----------------------------------------------------------------------------------------------
 
@@ -357,6 +356,14 @@ def _degree(rep: Rep) -> int:
     if isinstance(rep, (DualRep, SubRep)):
         return _degree(rep.base)
     return rep.degree if isinstance(rep, Irrep) else int(not isinstance(rep, ScalarRep))
+
+
+def _joined(C: np.ndarray, to_a: np.ndarray, to_b: np.ndarray) -> np.ndarray:
+    """(m, d, x, y), (i, x, p), (j, y, q) -> (i j m, d, p q): the frames of a product."""
+    (m, d, x, y), (i, _, p), (j, _, q) = C.shape, to_a.shape, to_b.shape
+    half = C.reshape(m * d * x, y) @ to_b.transpose(1, 0, 2).reshape(y, j * q)
+    full = to_a.transpose(0, 2, 1).reshape(i * p, x) @ half.reshape(m * d, x, j * q)
+    return full.reshape(m, d, i, p, j, q).transpose(2, 4, 0, 1, 3, 5).reshape(i * j * m, d, p * q)
 
 
 def _letters(i: int) -> str:

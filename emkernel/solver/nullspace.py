@@ -189,21 +189,17 @@ def _coupling_residual(a: Images, b: Images, c: Images, C: np.ndarray) -> float:
 
 def _sampled_residual(a: Images, b: Images, c: Images, C: np.ndarray) -> float:
     """Violation of c(g) C(x, y) = C(a(g) x, b(g) y) for one random x and y, by which an entry is checked on reading."""
-    rng = np.random.default_rng(0)
-    x, y = rng.standard_normal(a.size), rng.standard_normal(b.size)
-    many, lie = len(a.discrete) + len(a.held_out), len(a.lie)
-    X = [x, *(a.discrete @ x), *(a.held_out @ x), *(a.lie @ x), *[x] * lie]
-    Y = [y, *(b.discrete @ y), *(b.held_out @ y), *[y] * lie, *(b.lie @ y)]
-    half = np.tensordot(C, np.array(Y), (3, 1))  # (r, c, a, K)
-    values = np.einsum("rcak,ka->krc", half, np.array(X))
-    group, first, second = values[1 : 1 + many], values[1 + many : 1 + many + lie], values[1 + many + lie :]
-    moved = np.concatenate([c.discrete, c.held_out])
-    worst = 0.0
-    for m, value in zip(moved, group):
-        worst = max(worst, np.abs(value - values[0] @ m.T).max() / max(1.0, np.abs(m).max(), np.abs(value).max()))
-    for m, p, q in zip(c.lie, first, second):
-        worst = max(worst, np.abs(p + q - values[0] @ m.T).max() / max(1.0, np.abs(p).max()))
-    return worst
+    X, Y = a.sampled[0], b.sampled[1]
+    many = 1 + len(c.elements)
+    half = (C.reshape(-1, b.size) @ Y.T).reshape(-1, a.size, len(Y))
+    group = (half[..., :many] * X[:many].T).sum(1).T.reshape(many, len(C), c.size)
+    value = group[0]
+    algebra = half[..., 0] @ X[many:].T + np.tensordot(half[..., many:], X[0], (1, 0))
+    algebra = algebra.T.reshape(len(c.lie), len(C), c.size)
+    size = np.maximum(np.abs(group[1:]).max((1, 2), initial=1), c.sizes)
+    off = np.abs(group[1:] - value @ c.elements.transpose(0, 2, 1)).max((1, 2), initial=0) / size
+    off_algebra = np.abs(algebra - value @ c.lie.transpose(0, 2, 1)).max((1, 2), initial=0)
+    return float(max(off.max(initial=0), off_algebra.max(initial=0) / max(1.0, np.abs(half).max(initial=0))))
 
 
 def _verified(a: Images, b: Images, basis: np.ndarray) -> bool:
