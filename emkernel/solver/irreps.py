@@ -12,6 +12,7 @@ between pieces is then solved for instead of read off, slower and still right.
 from __future__ import annotations
 
 import string
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -24,6 +25,7 @@ from ._irrep import TYPES, Decomposition, Irrep
 from ._representations import in_good_coordinates, name_of_subspace
 from .coordinates import Coordinates
 from .nullspace import intertwiners, one_thread
+from .orbits import fewest_points
 from .splitting import division_basis, irreducible_subspaces, symmetric_form
 
 __all__ = ["Decomposition", "Irrep", "IrrepTable", "irrep_table", "irreps"]
@@ -61,6 +63,8 @@ class IrrepTable:
 
     def _add(self, images: Images, degree: int, real: bool = False) -> int:
         d, images = images.size, images.with_unitary_probes()
+        if images.permuted:
+            images = replace(images, permuted=fewest_points(*images.permuted))
         E = np.eye(d)[None] / np.sqrt(d) if real else intertwiners(images, images)
         if self.coordinates.completely_reducible:
             symmetric = np.linalg.matrix_rank((E + E.transpose(0, 2, 1)).reshape(len(E), -1), tol=1e-7)

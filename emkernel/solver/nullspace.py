@@ -27,13 +27,14 @@ from threadpoolctl import ThreadpoolController
 from ..errors import SolverError
 from ..images import Images
 from .averaging import fixed_tensors, projected
-from .orbits import MOST_TUPLES, invariant_tensors, tuples
+from .orbits import MOST_TUPLES, expanded, invariant_tensors, is_one_orbit, seeds, tuples
 from .store import default_store, problem_key
 
 __all__ = ["canonical", "coupling_maps", "intertwiners", "one_thread", "project", "residual"]
 
 log = logging.getLogger("emkernel")
 SMALL, DENSE = 256, 1024
+LARGEST = 100_000  # numbers in a coupling beyond which permutation groups keep its seeds alone
 ZERO, NONZERO = 1e-9, 1e-4
 LARGE = 1e5  # norm of images beyond which a dense constraint is not trusted
 _forked: list[bool] = []  # filled in a child process that inherited a running jax
@@ -104,7 +105,44 @@ def coupling_maps(a: Images, b: Images, c: Images) -> np.ndarray:
         SolverError: as of :func:`intertwiners`.
     """
     verified = partial(_verified_coupling, a, b, c, residual_of=_sampled_residual)
+    if a.size * b.size * c.size > LARGEST and all(i.permuted for i in (a, b, c)):
+        # of the three factors the one on fewest points comes first
+        order = sorted((0, 1, 2), key=lambda i: (c, a, b)[i].permuted[0].shape[1])
+        first, second, third = ((c, a, b)[i] for i in order)
+        if is_one_orbit(first.permuted[0]):
+            functions = _from_seeds(first, second, third)
+            return functions.transpose(0, *(1 + order.index(i) for i in range(3)))
     return _kept("couplings", (a, b, c), verified, lambda: _couplings(a, b, c))
+
+
+@one_thread
+def _from_seeds(first: Images, second: Images, third: Images) -> np.ndarray:
+    """Orthonormal invariant functions (r, n_1, n_2, n_3), of which the store keeps the seeds alone."""
+    key, store = problem_key("seeds", first.digest, second.digest, third.digest), default_store()
+
+    def full(seed: np.ndarray) -> np.ndarray | None:
+        functions = expanded(seed, first.permuted, second.discrete, third.discrete)
+        verified = _verified_coupling(second, third, first, functions, _sampled_residual)
+        return functions if verified else None
+
+    kept = store.get(key)
+    if kept is not None:
+        seed = kept.get("seeds", np.zeros(0))
+        fits = seed.ndim == 3 and seed.shape[1:] == (second.size, third.size) and np.isfinite(seed).all()
+        functions = full(seed) if fits else None
+        if functions is not None:
+            return functions
+        store.discard(key)
+    solved = _canonical_rows(seeds(first.permuted, second.permuted, third.permuted))
+    solved = solved / np.sqrt(first.permuted[0].shape[1])  # the functions of such seeds are orthonormal
+    functions = full(solved)
+    if functions is None:
+        raise SolverError(
+            f"invariant functions of {first.size}, {second.size} and {third.size} dimensions, from the orbits of the "
+            "points that are permuted, are not invariant. Likely cause: images that are not a representation."
+        )
+    store.put(key, {"seeds": solved})
+    return functions
 
 
 def _kept(kind: str, images: tuple[Images, ...], verified: Callable, solve: Callable) -> np.ndarray:
