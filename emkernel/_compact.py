@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 
@@ -42,7 +44,7 @@ def units(discrete: np.ndarray, lie: np.ndarray) -> np.ndarray:
 
 
 def orthogonal_basis(
-    discrete: np.ndarray, lie: np.ndarray, sample: np.ndarray, error: float = 0.0
+    discrete: np.ndarray, lie: np.ndarray, sample: Callable[[], np.ndarray], error: float = 0.0
 ) -> np.ndarray | None:
     """L (d, d), upper triangular, with L g L^-1 orthogonal for all g and |L|² = d; None when the group is not compact.
 
@@ -52,14 +54,14 @@ def orthogonal_basis(
 
     Args:
         discrete, lie: (M, d, d), (D, d, d) generators.
-        sample: (P, d, d) group elements.
+        sample: gives (P, d, d) group elements, where they are needed.
         error: relative error of the generators beyond rounding.
     """
     d = (discrete if len(discrete) else lie).shape[-1]
     if _orthogonality_defect(discrete, lie) < 1e-13:
         return np.eye(d)
     try:
-        return _orthogonal_basis(discrete, lie, sample, error)
+        return _orthogonal_basis(discrete, lie, sample(), error)
     except np.linalg.LinAlgError:  # means over the group that are not positive in floating point
         return None
 

@@ -129,13 +129,15 @@ class Images:
         return self._conjugate([to @ m for m in self.times(back)], to, back, name, orthogonal)
 
     def restricted(self, Q: np.ndarray, name: str) -> tuple[Images, float]:
-        """ρ on the span of orthonormal columns Q (n, m), and how far from invariant that is: |ρ Q - Q Q^T ρ Q|."""
+        """ρ on the span of orthonormal columns Q (n, m), and how far from invariant that is: |ρ Q x - Q Q^T ρ Q x| for
+        two random x."""
+        x = np.random.default_rng(0).standard_normal((Q.shape[1], 2))
         moved = self.times(Q)
         inside = [Q.T @ m for m in moved]
         defect = 0.0
         for m, k in zip(moved, inside):
-            rest = np.abs(m - Q @ k).max((1, 2), initial=0) / np.maximum(1.0, np.abs(m).max((1, 2), initial=0))
-            defect = max(defect, float(rest.max(initial=0)))
+            rest = np.abs(m @ x - Q @ (k @ x)).max((1, 2), initial=0)
+            defect = max(defect, float((rest / np.maximum(1.0, np.abs(m).max((1, 2), initial=0))).max(initial=0)))
         return self._conjugate(inside, Q.T, Q, name, True), defect
 
     def _conjugate(self, matrices, to: np.ndarray, back: np.ndarray, name: str, orthogonal: bool) -> Images:

@@ -295,8 +295,7 @@ class MatrixGroup:
     def orthogonal_basis(self) -> np.ndarray | None:
         """L with L g L^-1 orthogonal for all g (upper triangular, S = L^T L), or None when not compact."""
         scale = self._units[:, None] / self._units
-        sample = self.sample(64, 0).inverse.matrix
-        matrices = (self._in_units, self.lie_algebra * scale, sample * scale)
+        matrices = self._in_units, self.lie_algebra * scale, lambda: self.sample(64, 0).inverse.matrix * scale
         basis = _compact.orthogonal_basis(*matrices)
         if basis is None and self._written_error:
             near = _compact.orthogonal_basis(*matrices, self.d * self._written_error)

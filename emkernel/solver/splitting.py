@@ -56,11 +56,13 @@ def irreducible_subspaces(images: Images) -> list[Piece]:
 
 
 def _pieces(images: Images, kept: dict[str, np.ndarray]) -> tuple[list[Piece], float]:
-    """The pieces as they were kept, and how far they are from orthonormal, invariant, and filling the space."""
+    """The pieces as they were kept, and how far they are, on random vectors, from orthonormal, filling the space and
+    invariant."""
     bases, sizes, n = kept["bases"], kept["sizes"].astype(int), images.size
     if bases.shape != (n, n) or sizes.sum() != n or len(sizes) != len(kept["real"]):
         return [], np.inf
-    defect = 0.1 * np.abs(bases.T @ bases - np.eye(n)).max()
+    x = np.random.default_rng(1).standard_normal((n, 2))
+    defect = np.abs(bases.T @ (bases @ x) - x).max()
     pieces = []
     for i, (Q, real) in enumerate(zip(np.split(bases, np.cumsum(sizes)[:-1], axis=1), kept["real"])):
         Q = np.ascontiguousarray(Q)
