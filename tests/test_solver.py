@@ -906,3 +906,8 @@ def test_a_subspace_that_moves_is_seen():
     image, defect = pair.restricted(trace, "trace")
     assert defect < 1e-12 and np.abs(image.held_out - 1).max() < 1e-12
     assert pair.restricted(np.eye(9)[:, :1], "xx")[1] > 0.1
+
+
+def test_all_irreducibles_of_a_group_too_large_are_refused():
+    with pytest.raises(GroupError, match=r"362880 elements.*Ask for those up to a degree"):
+        irreps(groups.S(9), degree=None)

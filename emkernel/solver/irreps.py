@@ -30,6 +30,9 @@ from .splitting import division_basis, irreducible_subspaces, symmetric_form
 
 __all__ = ["Decomposition", "Irrep", "IrrepTable", "irrep_table", "irreps"]
 
+LARGEST = 20_000  # largest finite group of which all irreducibles are found
+
+
 class IrrepTable:
     """The irreducibles of one group that have been met so far, each in one fixed basis.
 
@@ -310,7 +313,7 @@ def irreps(group: MatrixGroup, degree: int | None = 2) -> list[Irrep]:
 
     Raises:
         SolverError: the group is not certified completely reducible, so pieces need not be irreducible.
-        GroupError: all irreducibles are asked for, of an infinite group.
+        GroupError: all irreducibles are asked for, of an infinite group or one of more than 20,000 elements.
 
     Example:
         >>> [r.label for r in irreps(groups.O(3), degree=2)]
@@ -336,6 +339,11 @@ def _all_irreps(table: IrrepTable) -> list[Irrep]:
     group = table.group
     if group.order is None:
         raise GroupError(f"{group.name} is infinite and has infinitely many irreducibles; ask for those up to a degree")
+    if group.order > LARGEST:
+        raise GroupError(
+            f"{group.name} has {group.order} elements, and all irreducibles are found of groups of at most {LARGEST}: "
+            "their dimensions squared add up to the order. Ask for those up to a degree."
+        )
     found: dict[int, Irrep] = {}
     degree, filled = 0, 0
     while True:
