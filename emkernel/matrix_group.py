@@ -260,9 +260,9 @@ class MatrixGroup:
             words, moves = self._permutations.words(max_order), self._permutations.steps
         if words is None:
             raise GroupError(
-                f"{self.name} has more than {max_order} elements (order {self.order}), too many to list them. What needs"
-                " every element (regular, quotient, induced, conjugacy classes, averages over the group) takes smaller "
-                "groups; sample(n) gives some elements, and irreps(G, degree), couplings and layers need no list."
+                f"{self.name} has more than {max_order} elements (order {self.order}), too many to list them. What "
+                "needs every element (regular, quotient, induced, conjugacy classes, averages over the group) takes "
+                "smaller groups; sample(n) gives some elements; irreps(G, degree), couplings and layers need no list."
             )
         steps = max(words.shape[1], 1)
         index = np.zeros((len(words), steps), int)
