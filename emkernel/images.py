@@ -72,11 +72,8 @@ class Images:
             found = [find() for find in finds]
             return (_block_diagonal([reduce(kron, f) for f in found]),) if all(found) else ()
 
-        return cls(
-            *(_block_diagonal(matrices) for matrices in zip(*kinds)),
-            _derived("sum", *(p.digest for p in parts)),
-            probes,
-        )
+        discrete, lie, held_out = (_block_diagonal(matrices) for matrices in zip(*kinds))
+        return cls(discrete, lie, held_out, _derived("sum", *(p.digest for p in parts)), probes)
 
     @property
     def size(self) -> int:
@@ -140,7 +137,9 @@ class Images:
             defect = max(defect, float((rest / np.maximum(1.0, np.abs(m).max((1, 2), initial=0))).max(initial=0)))
         return self._conjugate(inside, Q.T, Q, name, True), defect
 
-    def _conjugate(self, matrices, to: np.ndarray, back: np.ndarray, name: str, orthogonal: bool) -> Images:
+    def _conjugate(
+        self, matrices: Sequence[np.ndarray], to: np.ndarray, back: np.ndarray, name: str, orthogonal: bool
+    ) -> Images:
         find = self.find_probes
 
         @cache
@@ -148,8 +147,11 @@ class Images:
             found = find()
             return (to @ _times(found, back),) if found else ()
 
+        discrete, lie, held_out = matrices
         return Images(
-            *matrices,
+            discrete,
+            lie,
+            held_out,
             _derived(name, self.digest),
             probes if orthogonal else tuple,
             (self.permuted[0], self.permuted[1] @ back) if self.permuted and orthogonal else None,
@@ -168,6 +170,9 @@ class Images:
 
 class Product(Images):
     """ρ_a ⊗ ρ_b, whose matrices are formed when they are asked for: what acts on few vectors does without."""
+
+    _a: Images
+    _b: Images
 
     def __init__(self, a: Images, b: Images):
         def probes():
@@ -200,7 +205,7 @@ class Product(Images):
         algebra = (b.lie[:, None] @ right).reshape(-1, *left.shape) + a.lie @ left
         discrete, held_out = (p @ (q[:, None] @ right).reshape(-1, *left.shape)
                               for p, q in ((a.discrete, b.discrete), (a.held_out, b.held_out)))
-        return tuple(out.reshape(-1, *x.shape) for out in (discrete, algebra, held_out))
+        return discrete.reshape(-1, *x.shape), algebra.reshape(-1, *x.shape), held_out.reshape(-1, *x.shape)
 
 
 def _pairs_of_points(first, second) -> tuple[np.ndarray, np.ndarray] | None:

@@ -58,8 +58,8 @@ class Connected:
 
     def find(self, h: np.ndarray, among: Sequence[np.ndarray], prints: np.ndarray) -> int | None:
         """The index of the coset that h is in, by representatives and their fingerprints."""
-        near = np.flatnonzero(np.abs(prints - self.fingerprint(h)).max(1) < SAME)
-        return next((int(i) for i in near if among[i].T @ h in self), None)
+        near = np.flatnonzero(np.abs(prints - self.fingerprint(h)).max(1) < SAME).tolist()
+        return next((i for i in near if among[i].T @ h in self), None)
 
 
 def _is_closed(lie: np.ndarray) -> bool:
@@ -106,8 +106,8 @@ def points_of_stabiliser(starts: np.ndarray, lie: np.ndarray, tensors: Sequence[
         for t in tensors:
             now = moved(g, t)
             rest.append((now - t).reshape(len(g), -1))
-            slopes.append(sum(along(lie[None], now[:, None], axis + 2) for axis in range(t.ndim))
-                          .reshape(len(g), len(lie), -1))
+            slope = np.sum([along(lie[None], now[:, None], axis + 2) for axis in range(t.ndim)], 0)
+            slopes.append(slope.reshape(len(g), len(lie), -1))
         r, J = np.concatenate(rest, 1), np.concatenate(slopes, 2)
         damping = np.clip((r**2).sum(1), 1e-13, 1.0)[:, None, None] * np.eye(len(lie))
         x = -np.linalg.solve(J @ J.transpose(0, 2, 1) + damping, J @ r[..., None])[..., 0]

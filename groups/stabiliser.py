@@ -106,7 +106,8 @@ class _Kept:
     """What is kept, as tensors under the orthogonal elements of G in coordinates x' = L x."""
 
     def __init__(self, group: MatrixGroup, tensors, forms, maps, subspaces):
-        self.basis = group.orthogonal_basis if group.is_compact else np.eye(group.d)
+        basis = group.orthogonal_basis
+        self.basis = np.eye(group.d) if basis is None else basis
         self.inverse = np.linalg.inv(self.basis)
         L, back = self.basis, self.inverse
         spans = [np.linalg.svd(np.asarray(w, float) @ L.T)[1:] for w in subspaces]
