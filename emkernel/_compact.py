@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import scipy.linalg
 
@@ -50,7 +52,9 @@ def units(discrete: np.ndarray, lie: np.ndarray) -> np.ndarray:
     return np.ones(d) if np.ptp(s) < 2 else 2.0**s
 
 
-def orthogonal_basis(discrete: np.ndarray, lie: np.ndarray, sample: np.ndarray) -> np.ndarray | None:
+def orthogonal_basis(
+    discrete: np.ndarray, lie: np.ndarray, sample: Callable[[], np.ndarray]
+) -> np.ndarray | None:
     """L (d, d), upper triangular, with L g L^-1 orthogonal for all g and |L|² = d; None when the group is not compact.
 
     L^T L = P(1) for P the projection on the invariant symmetric forms along the image of (1 - action). For a compact
@@ -59,13 +63,13 @@ def orthogonal_basis(discrete: np.ndarray, lie: np.ndarray, sample: np.ndarray) 
 
     Args:
         discrete, lie: (M, d, d), (D, d, d) generators.
-        sample: (P, d, d) group elements.
+        sample: gives (P, d, d) group elements, where they are needed.
     """
     d = (discrete if len(discrete) else lie).shape[-1]
     if _orthogonality_defect(discrete, lie) < 1e-13:
         return np.eye(d)
     try:
-        return _orthogonal_basis(discrete, lie, sample)
+        return _orthogonal_basis(discrete, lie, sample())
     except np.linalg.LinAlgError:  # means over the group that are not positive in floating point
         return None
 

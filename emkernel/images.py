@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import reduce
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property, partial, reduce
 
 import numpy as np
 
@@ -22,9 +22,7 @@ class Images:
         discrete: (M, n, n) images of the discrete generators.
         lie: (D, n, n) images of the Lie algebra generators.
         held_out: (P, n, n) images of further group elements, on which solutions are verified.
-        probes: unitary matrices of elements of the compact dual, real for a compact group, as Kronecker factors
-            ((S, n_1, n_1), (S, n_2, n_2), ...), Π n_i = n; none when the group is not known to be reductive, or the
-            images not to be orthogonal or closed under transpose with it.
+        find_probes: what computes the probes; they are needed for solving only, not for reading what was solved.
         permuted: (points (M, N), frame (N, n)) where these are permutations of N points on an invariant subspace: the
             discrete generators send point i to points[:, i], the columns of the frame are orthonormal.
         error: how far the generators' images, relative to the larger of 1 and their norm, may be from what was meant;
@@ -37,9 +35,20 @@ class Images:
     lie: np.ndarray
     held_out: np.ndarray
     digest: str
-    probes: tuple[np.ndarray, ...] = ()
+    find_probes: Callable[[], tuple[np.ndarray, ...]] = tuple
     permuted: tuple[np.ndarray, np.ndarray] | None = None
     error: float | None = None
+
+    @cached_property
+    def probes(self) -> tuple[np.ndarray, ...]:
+        """Unitary matrices of elements of the compact dual, real for a compact group, as Kronecker factors
+        ((S, n_1, n_1), (S, n_2, n_2), ...), Π n_i = n; none when the group is not known to be reductive, or the images
+        not to be orthogonal or closed under transpose with it."""
+        return self.find_probes()
+
+    def __getstate__(self):
+        # what computes them cannot be pickled
+        return vars(self) | {"find_probes": partial(tuple, self.probes)}
 
     @classmethod
     def of(cls, discrete: np.ndarray, lie: np.ndarray, digest: str) -> Images:
@@ -59,42 +68,59 @@ class Images:
     def direct_sum(cls, parts: Sequence[Images]) -> Images:
         """ρ_1 ⊕ ρ_2 ⊕ ..."""
         kinds = [(p.discrete, p.lie, p.held_out) for p in parts]
-        probes = [reduce(kron, p.probes) for p in parts] if all(p.probes for p in parts) else None
-        return cls(
-            *(_block_diagonal(matrices) for matrices in zip(*kinds)),
-            _derived("sum", *(p.digest for p in parts)),
-            () if probes is None else (_block_diagonal(probes),),
-            error=max((p.error for p in parts if p.error is not None), default=None),
-        )
+        finds = [p.find_probes for p in parts]
+
+        @cache
+        def probes():
+            found = [find() for find in finds]
+            return (_block_diagonal([reduce(kron, f) for f in found]),) if all(found) else ()
+
+        discrete, lie, held_out = (_block_diagonal(matrices) for matrices in zip(*kinds))
+        error = max((p.error for p in parts if p.error is not None), default=None)
+        return cls(discrete, lie, held_out, _derived("sum", *(p.digest for p in parts)), probes, error=error)
 
     @property
     def size(self) -> int:
         return self.discrete.shape[-1]
 
+    @cached_property
+    def traces(self) -> np.ndarray:
+        """The traces of all matrices: equal for equivalent representations."""
+        return np.concatenate([np.trace(m, axis1=1, axis2=2) for m in (self.discrete, self.lie, self.held_out)])
+
+    @cached_property
+    def elements(self) -> np.ndarray:
+        """(M + P, n, n) the images of discrete generators and of held-out elements."""
+        return np.concatenate([self.discrete, self.held_out])
+
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        """(M + P,) the largest entry of each of the elements."""
+        return np.abs(self.elements).max((1, 2), initial=0)
+
+    @cached_property
+    def sampled(self) -> np.ndarray:
+        """(2, 1 + M + P + D, n) two random vectors, each followed by its images under elements and Lie algebra."""
+        x = np.random.default_rng(0).standard_normal((2, self.size, 1))
+        moved = (np.moveaxis(m[:, None] @ x, 0, 1)[..., 0] for m in (self.elements, self.lie))
+        return np.concatenate([x[:, None, :, 0], *moved], 1)
+
     def dual(self) -> Images:
         """ρ*(h) = ρ(h)^-T, dρ*(A) = -dρ(A)^T."""
+        find = self.find_probes
         return Images(
             _inverse(self.discrete).transpose(0, 2, 1),
             -self.lie.transpose(0, 2, 1),
             _inverse(self.held_out).transpose(0, 2, 1),
             _derived("dual", self.digest),
-            tuple(p.conj() for p in self.probes),
+            lambda: tuple(p.conj() for p in find()),
             self.permuted,
             self.error and self.error * max((float(np.linalg.cond(h)) for h in self.discrete), default=1.0),
         )
 
     def tensor(self, other: Images) -> Images:
         """ρ_a ⊗ ρ_b on group elements, dρ_a ⊗ 1 + 1 ⊗ dρ_b on the algebra."""
-        one, two = np.eye(self.size)[None], np.eye(other.size)[None]
-        return Images(
-            kron(self.discrete, other.discrete),
-            kron(self.lie, two) + kron(one, other.lie),
-            kron(self.held_out, other.held_out),
-            _derived("tensor", self.digest, other.digest),
-            (*self.probes, *other.probes) if self.probes and other.probes else (),
-            self._pairs_of_points(other),
-            summed_error(self, other),
-        )
+        return Product(self, other)
 
     def conjugate(self, to: np.ndarray, back: np.ndarray, name: str) -> Images:
         """to ρ back, e.g. the restriction to a subspace when the rows of ``to`` span it and ``to back = 1``.
@@ -102,37 +128,109 @@ class Images:
         The probes go along where ``back`` is the transpose of ``to``.
         """
         orthogonal = np.abs(to.T - back).max(initial=0) < 1e-9
+        return self._conjugate([to @ m for m in self.times(back)], to, back, name, orthogonal)
+
+    def restricted(self, Q: np.ndarray, name: str) -> tuple[Images, float]:
+        """ρ on the span of orthonormal columns Q (n, m), and how far from invariant that is: |ρ Q x - Q Q^T ρ Q x| for
+        two random x."""
+        x = np.random.default_rng(0).standard_normal((Q.shape[1], 2))
+        moved = self.times(Q)
+        inside = [Q.T @ m for m in moved]
+        defect = 0.0
+        for m, k in zip(moved, inside):
+            rest = np.abs(m @ x - Q @ (k @ x)).max((1, 2), initial=0)
+            defect = max(defect, float((rest / np.maximum(1.0, np.abs(m).max((1, 2), initial=0))).max(initial=0)))
+        return self._conjugate(inside, Q.T, Q, name, True), defect
+
+    def _conjugate(
+        self, matrices: Sequence[np.ndarray], to: np.ndarray, back: np.ndarray, name: str, orthogonal: bool
+    ) -> Images:
+        find = self.find_probes
+
+        @cache
+        def probes():
+            found = find()
+            return (to @ _times(found, back),) if found else ()
+
+        discrete, lie, held_out = matrices
         return Images(
-            to @ self.discrete @ back,
-            to @ self.lie @ back,
-            to @ self.held_out @ back,
+            discrete,
+            lie,
+            held_out,
             _derived(name, self.digest),
-            (to @ self._act_by_probes(back),) if self.probes and orthogonal else (),
+            probes if orthogonal else tuple,
             (self.permuted[0], self.permuted[1] @ back) if self.permuted and orthogonal else None,
             self.error and self.error * float(np.linalg.norm(to, 2) * np.linalg.norm(back, 2)),
         )
 
-    def _pairs_of_points(self, other: Images) -> tuple[np.ndarray, np.ndarray] | None:
-        if self.permuted is None or other.permuted is None:
-            return None
-        (p, F), (q, H) = self.permuted, other.permuted
-        if F.shape[0] * H.shape[0] > MOST_POINTS:
-            return None
-        return (p[:, :, None] * q.shape[1] + q[:, None, :]).reshape(len(p), -1), np.kron(F, H)
+    def times(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The matrices on discrete generators, Lie algebra and held-out elements, each times x (n, m)."""
+        return self.discrete @ x, self.lie @ x, self.held_out @ x
 
     def with_unitary_probes(self) -> Images:
         """The same with rounding that has gathered in the probes removed."""
-        probes = (_nearest_unitary(p) for p in self.probes)
-        return replace(self, probes=tuple(probes))
+        find = self.find_probes
+        unitary = cache(lambda: tuple(_nearest_unitary(p) for p in find()))
+        return Images(self.discrete, self.lie, self.held_out, self.digest, unitary, self.permuted, self.error)
 
-    def _act_by_probes(self, x: np.ndarray) -> np.ndarray:
-        """All probes times x (n, m): (S, n, m), factor by factor."""
-        sizes = [p.shape[-1] for p in self.probes]
-        out = np.broadcast_to(x, (len(self.probes[0]), *x.shape))
-        for i, p in enumerate(self.probes):
-            before, after = int(np.prod(sizes[:i])), int(np.prod(sizes[i + 1 :])) * x.shape[1]
-            out = np.matmul(p[:, None], out.reshape(len(p), before, sizes[i], after))
-        return out.reshape(-1, *x.shape)
+
+class Product(Images):
+    """ρ_a ⊗ ρ_b, whose matrices are formed when they are asked for: what acts on few vectors does without."""
+
+    _a: Images
+    _b: Images
+
+    def __init__(self, a: Images, b: Images):
+        def probes():
+            return (*a.probes, *b.probes) if a.probes and b.probes else ()
+
+        vars(self).update(_a=a, _b=b, digest=_derived("tensor", a.digest, b.digest), find_probes=probes,
+                          permuted=_pairs_of_points(a.permuted, b.permuted))
+
+    @property
+    def size(self) -> int:
+        return self._a.size * self._b.size
+
+    @cached_property
+    def discrete(self) -> np.ndarray:
+        return kron(self._a.discrete, self._b.discrete)
+
+    @cached_property
+    def lie(self) -> np.ndarray:
+        one, two = np.eye(self._a.size)[None], np.eye(self._b.size)[None]
+        return kron(self._a.lie, two) + kron(one, self._b.lie)
+
+    @cached_property
+    def held_out(self) -> np.ndarray:
+        return kron(self._a.held_out, self._b.held_out)
+
+    def times(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        a, b, m = self._a, self._b, x.shape[1]
+        right = x.reshape(a.size, b.size, m)
+        left = x.reshape(a.size, b.size * m)
+        algebra = (b.lie[:, None] @ right).reshape(-1, *left.shape) + a.lie @ left
+        discrete, held_out = (p @ (q[:, None] @ right).reshape(-1, *left.shape)
+                              for p, q in ((a.discrete, b.discrete), (a.held_out, b.held_out)))
+        return discrete.reshape(-1, *x.shape), algebra.reshape(-1, *x.shape), held_out.reshape(-1, *x.shape)
+
+
+def _pairs_of_points(first, second) -> tuple[np.ndarray, np.ndarray] | None:
+    if first is None or second is None:
+        return None
+    (p, F), (q, H) = first, second
+    if F.shape[0] * H.shape[0] > MOST_POINTS:
+        return None
+    return (p[:, :, None] * q.shape[1] + q[:, None, :]).reshape(len(p), -1), np.kron(F, H)
+
+
+def _times(factors: tuple[np.ndarray, ...], x: np.ndarray) -> np.ndarray:
+    """Matrices given by Kronecker factors times x (n, m): (S, n, m), factor by factor."""
+    sizes = [f.shape[-1] for f in factors]
+    out = np.broadcast_to(x, (len(factors[0]), *x.shape))
+    for i, f in enumerate(factors):
+        before, after = int(np.prod(sizes[:i])), int(np.prod(sizes[i + 1 :])) * x.shape[1]
+        out = np.matmul(f[:, None], out.reshape(len(f), before, sizes[i], after))
+    return out.reshape(-1, *x.shape)
 
 
 def summed_error(*images: Images) -> float | None:

@@ -260,7 +260,11 @@ class MatrixGroup:
         else:
             words, moves = self._permutations.words(max_order), self._permutations.steps
         if words is None:
-            raise GroupError(f"{self.name} has more than {max_order} elements (order {self.order})")
+            raise GroupError(
+                f"{self.name} has more than {max_order} elements (order {self.order}), too many to list them. What "
+                "needs every element (regular, quotient, induced, conjugacy classes, averages over the group) takes "
+                "smaller groups; sample(n) gives some elements; irreps(G, degree), couplings and layers need no list."
+            )
         steps = max(words.shape[1], 1)
         index = np.zeros((len(words), steps), int)
         power = np.zeros((len(words), steps), int)
@@ -295,9 +299,10 @@ class MatrixGroup:
     def orthogonal_basis(self) -> np.ndarray | None:
         """L with L g L^-1 orthogonal for all g (upper triangular, S = L^T L), or None when not compact."""
         scale = self._units[:, None] / self._units
-        sample = self.sample(64, 0).inverse.matrix
         lie = self.lie_algebra * scale
-        basis = _compact.orthogonal_basis(self._in_units, lie, sample * scale)
+        basis = _compact.orthogonal_basis(
+            self._in_units, lie, lambda: self.sample(64, 0).inverse.matrix * scale
+        )
         condition = np.inf if basis is None else np.linalg.cond(basis)
         if condition < LARGEST_CONDITION:
             basis = basis * self._units

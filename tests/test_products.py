@@ -1,9 +1,11 @@
 """Groups from groups: products, stabilisers, and permutations, with orders and dimensions known on paper."""
 
+from itertools import permutations
 from math import factorial
 
 import numpy as np
 import pytest
+from tables import turn
 
 from emkernel import MatrixGroup, V, equivariant_basis, groups
 from emkernel.errors import GroupError
@@ -44,7 +46,7 @@ def test_a_permutation_sends_each_point_to_its_image():
 def test_orders_of_large_permutation_groups(make, order):
     G = make()
     assert G.is_finite and G.is_compact and G.order == order
-    with pytest.raises(GroupError, match="more than 50 elements"):
+    with pytest.raises(GroupError, match=r"more than 50 elements \(order [0-9]+\), too many to list them"):
         G.elements(50)
 
 
@@ -194,34 +196,102 @@ def test_stabilisers_in_finite_groups(group, kept, order):
     assert len(G.discrete_generators) <= 6
 
 
-@pytest.mark.parametrize(("group", "kept", "dimension"), [
-    (groups.SO(3), {"tensors": [[0, 0, 1]]}, 1), (groups.SO(4), {"tensors": [[1, 2, 0, 0]]}, 3),
-    (groups.GL(3), {"forms": [np.eye(3)]}, 3), (groups.GL(4), {"forms": [np.diag([1, -1, -1, -1])]}, 6),
-    (groups.GL(4), {"forms": [np.kron(np.eye(2), [[0, 1], [-1, 0]])]}, 10),
-    (groups.GL(4), {"maps": [np.kron(np.eye(2), [[0, 1], [-1, 0]])]}, 8),
-    (groups.O(4), {"maps": [np.kron(np.eye(2), [[0, 1], [-1, 0]])]}, 4),
-    (groups.GL(3), {"subspaces": [[[1, 0, 0]], [[1, 0, 0], [0, 1, 0]]]}, 6),
-    (groups.Lorentz(), {"tensors": [[1, 0, 0, 0]]}, 3), (groups.Lorentz(), {"tensors": [[1, 1, 0, 0]]}, 3),
-    (groups.SO(3), {"tensors": [CUBIC]}, 0), (groups.SO(3), {}, 3),
+TETRAHEDRAL = np.zeros((3, 3, 3))
+for axes in permutations(range(3)):
+    TETRAHEDRAL[axes] = 1
+TURN = np.linalg.qr(np.random.default_rng(7).standard_normal((3, 3)))[0]
+COMPLEX = np.kron([[0, -1], [1, 0]], np.eye(2))  # i on realified C^2
+PAULI = np.kron([[0, -1], [1, 0]], np.diag([1, -1]))  # i σ_z
+
+
+def turned(t, g=TURN):
+    for axis in range(np.ndim(t)):
+        t = np.moveaxis(np.tensordot(g, t, (1, axis)), 0, axis)
+    return t
+
+
+def components(G, dimension):
+    """The number of components, by the connected part's dimension and the listed products of discrete generators.
+
+    Elements of one component are joined by one that is a product of two exponentials."""
+    from emkernel.groups._algebra import closure, is_connected_to_one
+
+    algebra = closure(G)
+    assert len(algebra) == dimension
+    found = [np.eye(G.d)]
+    for h in found:
+        for g in (g @ h for g in G.discrete_generators):
+            if not any(is_connected_to_one(np.linalg.inv(f) @ g, algebra, tries=60) for f in found):
+                found.append(g)
+        assert len(found) <= 64
+    return len(found)
+
+
+@pytest.mark.parametrize(("group", "kept", "dimension", "many"), [
+    (groups.SO(3), {"tensors": [[0, 0, 1]]}, 1, 1), (groups.O(3), {"tensors": [[0, 0, 1]]}, 1, 2),
+    (groups.O(3), {"tensors": [np.diag([0, 0, 1])]}, 1, 4), (groups.SO(3), {"subspaces": [[[0, 0, 1]]]}, 1, 2),
+    (groups.O(3), {"tensors": [turned(np.diag([0, 0, 1]))]}, 1, 4), (groups.SO(4), {"tensors": [[1, 2, 0, 0]]}, 3, 1),
+    (groups.SO(3), {"tensors": [CUBIC]}, 0, 24), (groups.O(3), {"tensors": [CUBIC]}, 0, 48),
+    (groups.O(3), {"tensors": [turned(CUBIC)]}, 0, 48), (groups.O(3), {"tensors": [TETRAHEDRAL]}, 0, 24),
+    (groups.SO(3), {"tensors": [turned(TETRAHEDRAL)]}, 0, 12), (groups.O(3), {"forms": [np.diag([1, 2, 3])]}, 0, 8),
+    (groups.SO(3), {"forms": [np.diag([1, 2, 3])]}, 0, 4), (groups.SO(3), {}, 3, 1),
+    (groups.O(4), {"maps": [COMPLEX]}, 4, 1), (groups.O(4), {"tensors": [np.kron(COMPLEX, COMPLEX).reshape((4,) * 4)
+     .transpose(0, 2, 1, 3)]}, 4, 2), (groups.SU(2), {"tensors": [[1, 0, 0, 0]]}, 0, 1),
+    (groups.SU(2), {"maps": [PAULI]}, 1, 1), (groups.U(2), {"tensors": [[1, 0, 0, 0]]}, 1, 1),
+    (groups.SU(2), {"tensors": [np.kron(PAULI, PAULI).reshape((4,) * 4).transpose(0, 2, 1, 3)]}, 1, 2),
+    (groups.GL(3), {"forms": [np.eye(3)]}, 3, 2), (groups.GL(4), {"forms": [np.diag([1, -1, -1, -1])]}, 6, 4),
+    (groups.GL(4), {"forms": [COMPLEX]}, 10, 1), (groups.GL(4), {"maps": [COMPLEX]}, 8, 1),
+    (groups.Lorentz(), {"tensors": [[1, 0, 0, 0]]}, 3, 2), (groups.Lorentz(), {"subspaces": [[[1, 0, 0, 0]]]}, 3, 4),
+    (groups.Lorentz(), {"tensors": [[0, 0, 0, 1]]}, 3, 4),
 ])  # fmt: skip
-def test_stabilisers_in_infinite_groups(group, kept, dimension):
+def test_stabilisers_in_infinite_groups(group, kept, dimension, many, recwarn):
     G = groups.Stabiliser(group, **kept)
-    assert len(G.lie_algebra) == dimension
+    assert not recwarn.list
+    assert components(G, dimension) == many
+    assert len(G.discrete_generators) <= 6
+    if not dimension:
+        assert G.order == many
     for g in G.sample(10, 0).matrix:
         for form in kept.get("forms", ()):
-            same(g.T @ form @ g, form)
+            same(g.T @ form @ g / np.abs(g).max() ** 2, form / np.abs(g).max() ** 2)
         for m in kept.get("maps", ()):
             same(g @ m, m @ g)
         for t in kept.get("tensors", ()):
-            if np.ndim(t) == 1:
-                same(g @ t, t)
+            same(turned(t, g), t)
 
 
-def test_stabilisers_keep_the_components_that_words_reach():
-    O2 = groups.Stabiliser(groups.O(3), tensors=[[0, 0, 1]])
-    assert set(np.round(np.linalg.det(O2.sample(50, 0).matrix))) == {-1, 1}
-    whole = groups.Stabiliser(groups.Lorentz(), tensors=[[1, 0, 0, 0]])
-    assert set(np.round(np.linalg.det(whole.sample(50, 0).matrix))) == {-1, 1}
+def test_a_stabiliser_in_skew_coordinates():
+    skew = np.array([[1.0, 0.4, 0.0], [0.0, 2.0, 0.3], [0.0, 0.0, 0.5]])
+    back = np.linalg.inv(skew)
+    G = MatrixGroup("O(3)'", skew @ groups.O(3).discrete_generators @ back, skew @ groups.O(3).lie_algebra @ back)
+    assert groups.Stabiliser(G, tensors=[turned(CUBIC, skew)]).order == 48
+    assert groups.Stabiliser(G, maps=[skew @ np.diag([1, 2, 3]) @ back]).order == 8
+
+
+LINE = MatrixGroup("line", lie_algebra=[np.kron(np.diag([1, 2**0.5]), [[0, -1], [1, 0]])])  # dense in a torus
+TURNING = MatrixGroup("turning", [np.kron(np.eye(2), turn(1.0))], [np.kron(np.diag([0, 1]), [[0, -1], [1, 0]])])
+
+
+@pytest.mark.parametrize(("group", "kept", "match"), [
+    (LINE, {"tensors": [[1, 0, 0, 0]]}, "closed"), (TURNING, {"tensors": [[0, 0, 1, 0]]}, "finitely many"),
+    (groups.Lorentz(), {"tensors": [[1, 1, 0, 0]]}, "smaller"),
+    (groups.GL(3), {"forms": [np.diag([1, 2, 3])]}, "smaller"),
+    (groups.GL(3), {"subspaces": [[[1, 0, 0]], [[1, 0, 0], [0, 1, 0]]]}, "smaller"),
+    (groups.SE(2), {"subspaces": [[[0, 1, 0]]]}, "neither compact nor closed"),
+    (MatrixGroup("2^Z", [2 * np.eye(2)], groups.SO(2).lie_algebra), {"subspaces": [[[1, 0]]]}, "in the component"),
+])  # fmt: skip
+def test_stabilisers_say_what_they_do_not_know(group, kept, match):
+    with pytest.warns(UserWarning, match=match):
+        groups.Stabiliser(group, **kept)
+
+
+def test_stabilisers_say_when_random_elements_do_not_reach_it_often(monkeypatch):
+    from emkernel.groups import stabiliser
+
+    monkeypatch.setattr(stabiliser, "IN_A_ROW", 10_000)
+    monkeypatch.setattr(stabiliser, "TRIES", 2)
+    with pytest.warns(UserWarning, match="times in a row only"):
+        assert groups.Stabiliser(groups.O(3), tensors=[CUBIC]).order == 48
 
 
 @pytest.mark.parametrize(("kept", "match"), [

@@ -1,10 +1,12 @@
 """Equivariant maps, irreducibles and couplings, against counts that use none of the solver."""
 
 import os
+import pickle
 from contextlib import nullcontext
 from dataclasses import replace
+from fractions import Fraction
 from itertools import product
-from math import comb
+from math import comb, factorial, prod
 
 import numpy as np
 import pytest
@@ -794,3 +796,118 @@ def test_orbits_of_tuples_of_points_give_what_averaging_gives(make):
             np.testing.assert_allclose(orbits, nullspace.coupling_maps(*plain), atol=1e-12)
             met += 1
     assert met >= 3
+
+
+def partitions(n, largest=None):
+    if n == 0:
+        yield ()
+    for k in range(min(n, largest or n), 0, -1):
+        for rest in partitions(n - k, k):
+            yield (k, *rest)
+
+
+def kronecker(n):
+    """Multiplicity of the trivial representation in a ⊗ b ⊗ c for (n), (n-1, 1), (n-2, 2), (n-2, 1, 1) of S_n, summed
+    over all cycle types λ with weight 1/z_λ. With c_k cycles of length k, unordered pairs of points have the character
+    C(c_1, 2) + c_2 = (n) + (n-1, 1) + (n-2, 2), and Λ² of points C(c_1, 2) - c_2 = (n-1, 1) + (n-2, 1, 1)."""
+    out = {}
+    for cycles in partitions(n):
+        one, two = cycles.count(1), cycles.count(2)
+        z = prod(k ** cycles.count(k) * factorial(cycles.count(k)) for k in set(cycles))
+        vector = one - 1
+        values = (1, vector, comb(one, 2) + two - one, comb(one, 2) - two - vector)
+        for triple in product(range(4), repeat=3):
+            out[triple] = out.get(triple, 0) + Fraction(prod(values[i] for i in triple), z)
+    return out
+
+
+@pytest.mark.parametrize("n", [12, 20])
+def test_all_couplings_of_permutations_of_pairs(n):
+    table = irrep_table(groups.S(n))
+    table.decompose((V**2)(table.group))
+    sizes = (1, n - 1, n * (n - 3) // 2, (n - 1) * (n - 2) // 2)
+    named = [next(r for r in table.irreps if r.size == size) for size in sizes]
+    expected = kronecker(n)
+    rng = np.random.default_rng(n)
+    g = table.group.sample(1, 31)[0]
+    for triple in product(range(4), repeat=3):
+        a, b, c = (named[i] for i in triple)
+        C = couplings(table, a, b, c)
+        assert C.shape == (expected[triple], c.size, a.size, b.size)
+        x, y = rng.standard_normal(a.size), rng.standard_normal(b.size)
+        value, moved = C @ y @ x, C @ (b.rho(g) @ y) @ (a.rho(g) @ x)
+        np.testing.assert_allclose(moved, value @ c.rho(g).T, atol=1e-11 * max(1, np.abs(value).max(initial=0)))
+        gram = rows(C) @ rows(C).T
+        np.testing.assert_allclose(gram, c.size * np.eye(len(C)), atol=1e-9)
+
+
+def test_seeds_are_those_of_the_couplings_that_are_kept_whole(monkeypatch):
+    table = irrep_table(groups.A(6))
+    table.decompose((V**2)(table.group))
+    met = 0
+    for a, b, c in product(table.irreps[1:], repeat=3):
+        if 256 < a.size * b.size * c.size < 4000:
+            images = [r.normal for r in (a, b, c)]
+            whole = nullspace.coupling_maps(*images)
+            with monkeypatch.context() as small:
+                small.setattr(nullspace, "LARGEST", 256)
+                seeded = nullspace.coupling_maps(*images)
+                again = nullspace.coupling_maps(*images)
+            assert seeded.tobytes() == again.tobytes()
+            spans = [m.reshape(len(m), -1) for m in (whole, seeded)]
+            assert spans[0].shape == spans[1].shape
+            np.testing.assert_allclose(*(m.T @ m for m in spans), atol=1e-11)
+            met += len(whole)
+    assert met >= 3
+
+
+@pytest.mark.parametrize(
+    "change", [lambda s: 1.001 * s, lambda s: s[:, ::-1], lambda s: s[:, 1:], lambda s: np.nan * s]
+)
+def test_wrong_seeds_are_solved_again(monkeypatch, tmp_path, change):
+    monkeypatch.setenv("EMKERNEL_STORE", str(tmp_path))
+    monkeypatch.setattr(nullspace, "LARGEST", 256)
+    table = irrep_table(groups.S(7))
+    table.decompose((V**2)(table.group))
+    a = max(table.irreps, key=lambda r: r.size)
+    right = nullspace.coupling_maps(a.normal, a.normal, a.normal)
+    kept = {key: arrays for key, arrays in nullspace.default_store().items() if "seeds" in arrays}
+    (key,) = kept
+    nullspace.default_store().put(key, {"seeds": change(kept[key]["seeds"])})
+    np.testing.assert_array_equal(nullspace.coupling_maps(a.normal, a.normal, a.normal), right)
+
+
+# ---- images ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["Oh", "Lorentz", "SL2", "S(5)"])
+def test_products_act_as_their_matrices(name):
+    V = irrep_table(groups.get(name)).coordinates.images
+    pair, rng = V.tensor(V.dual()), np.random.default_rng(0)
+    x = rng.standard_normal((pair.size, 3))
+    for moved, m, p, q in zip(
+        pair.times(x),
+        (pair.discrete, pair.lie, pair.held_out),
+        (V.discrete, V.lie, V.held_out),
+        (V.dual().discrete, V.dual().lie, V.dual().held_out),
+    ):
+        np.testing.assert_allclose(moved, m @ x, atol=1e-12 * max(1, np.abs(m).max(initial=0)))
+        for i in range(len(m)):
+            one = np.eye(V.size)
+            expected = np.kron(p[i], one) + np.kron(one, q[i]) if m is pair.lie else np.kron(p[i], q[i])
+            np.testing.assert_allclose(m[i], expected, atol=1e-12)
+    assert pickle.loads(pickle.dumps(pair)).probes[0].tobytes() == pair.probes[0].tobytes()
+
+
+def test_a_subspace_that_moves_is_seen():
+    pair = irrep_table(groups.O(3)).coordinates.images
+    pair = pair.tensor(pair)
+    trace = np.eye(3).reshape(9, 1) / np.sqrt(3)
+    image, defect = pair.restricted(trace, "trace")
+    assert defect < 1e-12 and np.abs(image.held_out - 1).max() < 1e-12
+    assert pair.restricted(np.eye(9)[:, :1], "xx")[1] > 0.1
+
+
+def test_all_irreducibles_of_a_group_too_large_are_refused():
+    with pytest.raises(GroupError, match=r"362880 elements.*Ask for those up to a degree"):
+        irreps(groups.S(9), degree=None)

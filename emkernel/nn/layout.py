@@ -37,9 +37,12 @@ class Layout(EquivariantModule):
         for t, (n, term, where) in enumerate(rep.slices):
             if not term.size:
                 continue
-            parts = table.decompose(term).parts
+            decomposition = table.decompose(term)
+            parts = decomposition.parts
             to = np.concatenate([p[1].reshape(-1, term.size) for p in parts])
-            back = np.concatenate([p[2].transpose(0, 2, 1).reshape(-1, term.size) for p in parts])
+            back = to
+            if not decomposition.orthogonal:
+                back = np.concatenate([p[2].transpose(0, 2, 1).reshape(-1, term.size) for p in parts])
             plain = len(parts) == 1 and len(parts[0][1]) == 1 and np.array_equal(to, np.eye(term.size))
             if not plain:
                 self._constant(f"to{t}", to)

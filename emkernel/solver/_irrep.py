@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -38,6 +39,11 @@ class Irrep(GivenRep):
         """Whether every element acts as 1."""
         return self.index == 0
 
+    @cached_property
+    def is_orthogonal(self) -> bool:
+        """Whether the form is the identity."""
+        return self.form is not None and np.array_equal(self.form, np.eye(self.size))
+
     def __str__(self):
         return self.label
 
@@ -48,9 +54,11 @@ class Decomposition:
 
     Attributes:
         parts: (irrep, to (m, d_i, n), back (m, n, d_i)) in the order of first appearance.
+        orthogonal: whether back is known to be the transpose of to.
     """
 
     parts: tuple[tuple[Irrep, np.ndarray, np.ndarray], ...]
+    orthogonal: bool = False
 
     @property
     def multiplicities(self) -> dict[str, int]:

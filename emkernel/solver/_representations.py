@@ -77,7 +77,7 @@ def _of_its_own(table: IrrepTable, rep: Rep) -> tuple[Images, np.ndarray, np.nda
         basis = np.diag(_compact.units(images.discrete, images.lie))
     inverse = np.linalg.inv(basis)
     changed = images.conjugate(basis, inverse, "orthogonal")
-    return replace(changed, probes=co.probes_of(changed)), basis, inverse
+    return replace(changed, find_probes=co.probes_of(changed)), basis, inverse
 
 
 def name_of_subspace(rep: SubRep) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 from math import gcd
 
 import numpy as np
@@ -71,7 +72,7 @@ class Coordinates:
         # answers to those who trust few digits are not for those who do not
         written = "" if self._error is None else " as typed" if self._error == 0 else " typed"
         images = self.normalise(Images.of(self._discrete, self._lie, group.digest + written))
-        self.images = replace(images, probes=self.probes_of(images), permuted=_permuted(images))
+        self.images = replace(images, find_probes=self.probes_of(images), permuted=_permuted(images))
 
     def _polish(self) -> None:
         """Remove the rounding that came with the basis."""
@@ -146,9 +147,11 @@ class Coordinates:
         held_out = self.probe.evaluate(images.discrete, images.lie)
         return Images(discrete, lie, held_out, images.digest, error=self._error)
 
-    def probes_of(self, images: Images) -> tuple[np.ndarray, ...]:
-        """The probes of normalised images that are orthogonal, or closed under transpose with the group."""
-        return (self._evaluate(self._words, images.discrete, images.lie),) if self.completely_reducible else ()
+    def probes_of(self, images: Images) -> Callable[[], tuple[np.ndarray, ...]]:
+        """What computes the probes of images that are orthogonal, or closed under transpose with the group."""
+        if not self.completely_reducible:
+            return tuple
+        return cache(lambda: (self._evaluate(self._words, images.discrete, images.lie),))
 
     @cached_property
     def _words(self) -> list[tuple[list[tuple[int, int]], np.ndarray]]:

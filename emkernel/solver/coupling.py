@@ -25,26 +25,31 @@ def couplings(table: IrrepTable, a: Irrep, b: Irrep, c: Irrep) -> np.ndarray:
         return maps.reshape(len(maps), c.size, a.size, b.size)
     key = (a.index, b.index, c.index)
     if key not in table.couplings:
-        table.couplings[key] = _solved(table, a, b, c) * np.sqrt(c.size)
+        table.couplings[key] = _solved(table, a, b, c)
     return table.couplings[key]
 
 
 def _solved(table: IrrepTable, a: Irrep, b: Irrep, c: Irrep) -> np.ndarray:
-    """Orthonormal (r, d_c, d_a, d_b): one solution serves both orders of a and b, and all orders of the three factors
-    where invariant forms B make each its own dual: B_c C is then an invariant function of three vectors."""
-    if not all(r.form is not None and r.type == "real" for r in (a, b, c)):
-        if a.index <= b.index:
-            return coupling_maps(a.normal, b.normal, c.normal)
-        return coupling_maps(b.normal, a.normal, c.normal).swapaxes(2, 3)
-    order = sorted((0, 1, 2), key=lambda i: (c, a, b)[i].index)
-    first, second, third = ((c, a, b)[i] for i in order)
-    if first.is_trivial:
-        maps = table.maps(second, third)[:, :, None] / np.sqrt(third.size)
-    else:
-        maps = coupling_maps(first.normal, second.normal, third.normal)
-    functions = np.moveaxis(np.tensordot(third.form, maps, (1, 1)), 0, 3)  # (r, first, second, third)
-    functions = functions.transpose(0, *(1 + order.index(i) for i in range(3)))  # (r, c, a, b)
-    return np.tensordot(c.form, functions, (1, 1)).swapaxes(0, 1)
+    """One solution serves both orders of a and b, and all orders of the three factors where invariant forms B make
+    each its own dual: B_c C is then an invariant function of three vectors."""
+    if all(r.form is not None and r.type == "real" for r in (a, b, c)):
+        order = sorted((0, 1, 2), key=lambda i: (c, a, b)[i].index)
+        first, second, third = ((c, a, b)[i] for i in order)
+        if (first, second, third) != (a, b, c):
+            maps = couplings(table, first, second, third)  # (r, third, first, second)
+            if not len(maps):
+                return np.zeros((0, c.size, a.size, b.size))
+            C = _with_form(third, maps).transpose(0, *(1 + (order.index(i) + 1) % 3 for i in range(3)))
+            C = _with_form(c, C)
+            return C if c.size == third.size else C * np.sqrt(c.size / third.size)
+    elif a.index > b.index:
+        return couplings(table, b, a, c).swapaxes(2, 3)
+    return coupling_maps(a.normal, b.normal, c.normal) * np.sqrt(c.size)
+
+
+def _with_form(r: Irrep, C: np.ndarray) -> np.ndarray:
+    """B C along axis 1."""
+    return C if r.is_orthogonal else np.tensordot(r.form, C, (1, 1)).swapaxes(0, 1)
 
 
 def equivariant_basis(rep_in: Rep, rep_out: Rep) -> np.ndarray:

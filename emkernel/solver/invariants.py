@@ -8,7 +8,7 @@ C Sym^k(g) = ρ_out(g) C on the generators, a nullspace for any group, reductive
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import combinations_with_replacement
 from math import comb
 
@@ -114,7 +114,8 @@ def _powers(images: Images, degree: int):
                 table, np.broadcast_to(below, (len(lie), *below.shape)), images.lie
             )
         error = images.error and k * images.error
-        yield k, Images(parts[0], lie, parts[1], f"{images.digest}sym{k}", tuple(parts[2:]), error=error)
+        find = partial(tuple, parts[2:])
+        yield k, Images(parts[0], lie, parts[1], f"{images.digest}sym{k}", find, error=error)
 
 
 # ---- coefficients -----------------------------------------------------------------------------------------------
@@ -309,8 +310,10 @@ def _in_pieces(table: IrrepTable, rep: Rep) -> tuple[Images, np.ndarray]:
             at += m.shape[-1]
         return out
 
-    probes = [b.probes for b in blocks]
-    probes = (diagonal([p[0] for p in probes]),) if all(len(p) == 1 for p in probes) else ()
+    def probes():
+        found = [b.probes for b in blocks]
+        return (diagonal([p[0] for p in found]),) if all(len(p) == 1 for p in found) else ()
+
     kinds = ([getattr(b, kind) for b in blocks] for kind in ("discrete", "lie", "held_out"))
     error = max((b.error for b in blocks if b.error is not None), default=None)
     images = Images(*map(diagonal, kinds), digest, probes, error=error)

@@ -12,6 +12,7 @@ between pieces is then solved for instead of read off, slower and still right.
 from __future__ import annotations
 
 import string
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -24,9 +25,13 @@ from ._irrep import TYPES, Decomposition, Irrep
 from ._representations import in_good_coordinates, name_of_subspace
 from .coordinates import Coordinates
 from .nullspace import intertwiners, one_thread
-from .splitting import division_basis, irreducible_subspaces, symmetric_form, traces
+from .orbits import fewest_points
+from .splitting import division_basis, irreducible_subspaces, symmetric_form
 
 __all__ = ["Decomposition", "Irrep", "IrrepTable", "irrep_table", "irreps"]
+
+LARGEST = 20_000  # largest finite group of which all irreducibles are found
+
 
 class IrrepTable:
     """The irreducibles of one group that have been met so far, each in one fixed basis.
@@ -50,7 +55,10 @@ class IrrepTable:
             np.full((len(m), 1, 1), value)
             for m, value in ((V.discrete, 1.0), (V.lie, 0.0), (V.held_out, 1.0))
         ]
-        probes = (np.ones((len(V.probes[0]), 1, 1)),) if V.probes else ()
+
+        def probes():
+            return (np.ones((len(V.probes[0]), 1, 1)),) if V.probes else ()
+
         point = (np.zeros((len(V.discrete), 1), int), np.ones((1, 1))) if V.permuted else None
         self._add(Images(*one, "trivial" + V.digest, probes, point), degree=0)
 
@@ -58,6 +66,8 @@ class IrrepTable:
 
     def _add(self, images: Images, degree: int, real: bool = False) -> int:
         d, images = images.size, images.with_unitary_probes()
+        if images.permuted:
+            images = replace(images, permuted=fewest_points(*images.permuted))
         E = np.eye(d)[None] / np.sqrt(d) if real and images.error is None else intertwiners(images, images)
         if self.coordinates.completely_reducible:
             symmetric = np.linalg.matrix_rank((E + E.transpose(0, 2, 1)).reshape(len(E), -1), tol=1e-7)
@@ -91,11 +101,10 @@ class IrrepTable:
 
     def _match(self, images: Images) -> tuple[int, np.ndarray] | None:
         """(index, W (n, d) with images W = W ρ_index) of the irreducible that these images are, if it was met."""
-        mine = traces(images)
+        mine = images.traces
+        allowed = 1e-6 * max(1.0, np.abs(mine).max(initial=0))
         for r in self.irreps:
-            if r.size != images.size or np.abs(traces(r.normal) - mine).max(initial=0) > 1e-6 * max(
-                1.0, np.abs(mine).max(initial=0)
-            ):
+            if r.size != images.size or np.abs(r.normal.traces - mine).max(initial=0) > allowed:
                 continue
             if self.coordinates.completely_reducible:
                 maps = intertwiners(r.normal, images)
@@ -121,13 +130,12 @@ class IrrepTable:
             match = self._match(images)
             return [(match[0] if match else self._add(images, degree), np.eye(n)[None])]
         frames: dict[int, list[np.ndarray]] = {}
-        for i, (Q, real) in enumerate(irreducible_subspaces(images)):
-            piece = images.conjugate(Q.T, Q, f"piece {i}")
-            match = self._match(piece)
+        for piece in irreducible_subspaces(images):
+            match = self._match(piece.images)
             if match is None and self._grow(degree):
-                match = self._match(piece)
-            index, W = match or (self._add(piece, degree, real), np.eye(Q.shape[1]))
-            frames.setdefault(index, []).append(Q @ W)
+                match = self._match(piece.images)
+            index, W = match or (self._add(piece.images, degree, piece.real), np.eye(piece.images.size))
+            frames.setdefault(index, []).append(piece.basis @ W)
         F = np.concatenate([f for same in frames.values() for f in same], 1)
         if F.shape != (n, n) or np.abs(F.T @ F - np.eye(n)).max() > 1e-9:
             raise SolverError(
@@ -187,10 +195,10 @@ class IrrepTable:
         if not rep.size:
             return Decomposition(())
         if isinstance(rep, ScalarRep):
-            return self._assemble([(0, np.ones((1, 1, 1)), np.ones((1, 1, 1)))])
+            return self._assemble([(0, np.ones((1, 1, 1)), np.ones((1, 1, 1)))], True)
         if isinstance(rep, Irrep) and rep.index < len(self.irreps) and self.irreps[rep.index] == rep:
             one = np.eye(rep.size)[None]
-            return self._assemble([(rep.index, one, one)])
+            return self._assemble([(rep.index, one, one)], True)
         if isinstance(rep, SumRep):
             return self._decompose_sum(rep)
         if isinstance(rep, ProductRep) and self.coordinates.completely_reducible:
@@ -203,7 +211,7 @@ class IrrepTable:
         parts = []
         for index, frames in self.split(images, _degree(rep)):
             parts.append((index, frames.transpose(0, 2, 1) @ basis, inverse @ frames))
-        return self._assemble(parts)
+        return self._assemble(parts, np.array_equal(basis, np.eye(len(basis))))
 
     def _decompose_sub(self, rep: SubRep) -> Decomposition:
         """The base in its irreducibles, the subspace in an orthonormal basis of those coordinates."""
@@ -242,30 +250,28 @@ class IrrepTable:
         first, rest = rep.factors[0], rep.factors[1:]
         left = self.decompose(first)
         right = self.decompose(rest[0] if len(rest) == 1 else ProductRep(rest, rep.group))
+        both = left.orthogonal and right.orthogonal
         parts = []
         for a, to_a, back_a in left.parts:
             for b, to_b, back_b in right.parts:
                 for c, C in self.pair(a.index, b.index):
-                    d = self.irreps[c].size
-                    to = np.einsum("mcxy,ixp,jyq->ijmcpq", C, to_a, to_b, optimize=True)
-                    back = np.einsum("mcxy,ipx,jqy->ijmpqc", C, back_a, back_b, optimize=True)
-                    parts.append((c, to.reshape(-1, d, rep.size), back.reshape(-1, rep.size, d)))
-        return self._assemble(parts)
+                    to = _joined(C, to_a, to_b)
+                    back = to.transpose(0, 2, 1)
+                    if not both:
+                        back = _joined(C, back_a.transpose(0, 2, 1), back_b.transpose(0, 2, 1)).transpose(0, 2, 1)
+                    parts.append((c, to, back))
+        return self._assemble(parts, both)
 
-    def _assemble(self, parts) -> Decomposition:
+    def _assemble(self, parts, orthogonal: bool = False) -> Decomposition:
         merged: dict[int, list] = {}
         for index, to, back in parts:
             merged.setdefault(index, []).append((to, back))
-        return Decomposition(
-            tuple(
-                (
-                    self.irreps[i],
-                    np.concatenate([t for t, _ in merged[i]]),
-                    np.concatenate([b for _, b in merged[i]]),
-                )
-                for i in merged
-            )
-        )
+        joined = []
+        for i, copies in merged.items():
+            to = np.concatenate([t for t, _ in copies])
+            back = to.transpose(0, 2, 1) if orthogonal else np.concatenate([b for _, b in copies])
+            joined.append((self.irreps[i], to, back))
+        return Decomposition(tuple(joined), orthogonal)
 
     # ---- maps -----------------------------------------------------------------------------------------------
 
@@ -308,7 +314,7 @@ def irreps(group: MatrixGroup, degree: int | None = 2) -> list[Irrep]:
 
     Raises:
         SolverError: the group is not certified completely reducible, so pieces need not be irreducible.
-        GroupError: all irreducibles are asked for, of an infinite group.
+        GroupError: all irreducibles are asked for, of an infinite group or one of more than 20,000 elements.
 
     Example:
         >>> [r.label for r in irreps(groups.O(3), degree=2)]
@@ -334,6 +340,11 @@ def _all_irreps(table: IrrepTable) -> list[Irrep]:
     group = table.group
     if group.order is None:
         raise GroupError(f"{group.name} is infinite and has infinitely many irreducibles; ask for those up to a degree")
+    if group.order > LARGEST:
+        raise GroupError(
+            f"{group.name} has {group.order} elements, and all irreducibles are found of groups of at most {LARGEST}: "
+            "their dimensions squared add up to the order. Ask for those up to a degree."
+        )
     found: dict[int, Irrep] = {}
     degree, filled = 0, 0
     while True:
@@ -358,6 +369,14 @@ def _degree(rep: Rep) -> int:
     if isinstance(rep, (DualRep, SubRep)):
         return _degree(rep.base)
     return rep.degree if isinstance(rep, Irrep) else int(not isinstance(rep, ScalarRep))
+
+
+def _joined(C: np.ndarray, to_a: np.ndarray, to_b: np.ndarray) -> np.ndarray:
+    """(m, d, x, y), (i, x, p), (j, y, q) -> (i j m, d, p q): the frames of a product."""
+    (m, d, x, y), (i, _, p), (j, _, q) = C.shape, to_a.shape, to_b.shape
+    half = C.reshape(m * d * x, y) @ to_b.transpose(1, 0, 2).reshape(y, j * q)
+    full = to_a.transpose(0, 2, 1).reshape(i * p, x) @ half.reshape(m * d, x, j * q)
+    return full.reshape(m, d, i, p, j, q).transpose(2, 4, 0, 1, 3, 5).reshape(i * j * m, d, p * q)
 
 
 def _letters(i: int) -> str:

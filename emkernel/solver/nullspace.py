@@ -27,13 +27,14 @@ from threadpoolctl import ThreadpoolController
 from ..errors import SolverError
 from ..images import Images, summed_error
 from .averaging import fixed_tensors, projected
-from .orbits import MOST_TUPLES, invariant_tensors, tuples
+from .orbits import MOST_TUPLES, expanded, invariant_tensors, is_one_orbit, seeds, tuples
 from .store import default_store, problem_key
 
 __all__ = ["canonical", "coupling_maps", "intertwiners", "one_thread", "project", "residual"]
 
 log = logging.getLogger("emkernel")
 SMALL, DENSE = 256, 1024
+LARGEST = 100_000  # numbers in a coupling beyond which permutation groups keep its seeds alone
 ZERO, NONZERO = 1e-9, 1e-4
 SURE = 1e-7  # the least that is not zero where the errors of generators are known
 LARGE = 1e5  # norm of images beyond which a dense constraint is not trusted
@@ -105,7 +106,44 @@ def coupling_maps(a: Images, b: Images, c: Images) -> np.ndarray:
         SolverError: as of :func:`intertwiners`.
     """
     verified = partial(_verified_coupling, a, b, c, residual_of=_sampled_residual)
+    if a.size * b.size * c.size > LARGEST and all(i.permuted for i in (a, b, c)):
+        # of the three factors the one on fewest points comes first
+        order = sorted((0, 1, 2), key=lambda i: (c, a, b)[i].permuted[0].shape[1])
+        first, second, third = ((c, a, b)[i] for i in order)
+        if is_one_orbit(first.permuted[0]):
+            functions = _from_seeds(first, second, third)
+            return functions.transpose(0, *(1 + order.index(i) for i in range(3)))
     return _kept("couplings", (a, b, c), verified, lambda: _couplings(a, b, c))
+
+
+@one_thread
+def _from_seeds(first: Images, second: Images, third: Images) -> np.ndarray:
+    """Orthonormal invariant functions (r, n_1, n_2, n_3), of which the store keeps the seeds alone."""
+    key, store = problem_key("seeds", first.digest, second.digest, third.digest), default_store()
+
+    def full(seed: np.ndarray) -> np.ndarray | None:
+        functions = expanded(seed, first.permuted, second.discrete, third.discrete)
+        verified = _verified_coupling(second, third, first, functions, _sampled_residual)
+        return functions if verified else None
+
+    kept = store.get(key)
+    if kept is not None:
+        seed = kept.get("seeds", np.zeros(0))
+        fits = seed.ndim == 3 and seed.shape[1:] == (second.size, third.size) and np.isfinite(seed).all()
+        functions = full(seed) if fits else None
+        if functions is not None:
+            return functions
+        store.discard(key)
+    solved = _canonical_rows(seeds(first.permuted, second.permuted, third.permuted))
+    solved = solved / np.sqrt(first.permuted[0].shape[1])  # the functions of such seeds are orthonormal
+    functions = full(solved)
+    if functions is None:
+        raise SolverError(
+            f"invariant functions of {first.size}, {second.size} and {third.size} dimensions, from the orbits of the "
+            "points that are permuted, are not invariant. Likely cause: images that are not a representation."
+        )
+    store.put(key, {"seeds": solved})
+    return functions
 
 
 def _kept(kind: str, images: tuple[Images, ...], verified: Callable, solve: Callable) -> np.ndarray:
@@ -196,21 +234,17 @@ def _coupling_residual(a: Images, b: Images, c: Images, C: np.ndarray) -> float:
 
 def _sampled_residual(a: Images, b: Images, c: Images, C: np.ndarray) -> float:
     """Violation of c(g) C(x, y) = C(a(g) x, b(g) y) for one random x and y, by which an entry is checked on reading."""
-    rng = np.random.default_rng(0)
-    x, y = rng.standard_normal(a.size), rng.standard_normal(b.size)
-    many, lie = len(a.discrete) + len(a.held_out), len(a.lie)
-    X = [x, *(a.discrete @ x), *(a.held_out @ x), *(a.lie @ x), *[x] * lie]
-    Y = [y, *(b.discrete @ y), *(b.held_out @ y), *[y] * lie, *(b.lie @ y)]
-    half = np.tensordot(C, np.array(Y), (3, 1))  # (r, c, a, K)
-    values = np.einsum("rcak,ka->krc", half, np.array(X))
-    group, first, second = values[1 : 1 + many], values[1 + many : 1 + many + lie], values[1 + many + lie :]
-    moved = np.concatenate([c.discrete, c.held_out])
-    worst = 0.0
-    for m, value in zip(moved, group):
-        worst = max(worst, np.abs(value - values[0] @ m.T).max() / max(1.0, np.abs(m).max(), np.abs(value).max()))
-    for m, p, q in zip(c.lie, first, second):
-        worst = max(worst, np.abs(p + q - values[0] @ m.T).max() / max(1.0, np.abs(p).max()))
-    return worst
+    X, Y = a.sampled[0], b.sampled[1]
+    many = 1 + len(c.elements)
+    half = (C.reshape(-1, b.size) @ Y.T).reshape(-1, a.size, len(Y))
+    group = (half[..., :many] * X[:many].T).sum(1).T.reshape(many, len(C), c.size)
+    value = group[0]
+    algebra = half[..., 0] @ X[many:].T + np.tensordot(half[..., many:], X[0], (1, 0))
+    algebra = algebra.T.reshape(len(c.lie), len(C), c.size)
+    size = np.maximum(np.abs(group[1:]).max((1, 2), initial=1), c.sizes)
+    off = np.abs(group[1:] - value @ c.elements.transpose(0, 2, 1)).max((1, 2), initial=0) / size
+    off_algebra = np.abs(algebra - value @ c.lie.transpose(0, 2, 1)).max((1, 2), initial=0)
+    return float(max(off.max(initial=0), off_algebra.max(initial=0) / max(1.0, np.abs(half).max(initial=0))))
 
 
 def _verified(a: Images, b: Images, basis: np.ndarray) -> bool:

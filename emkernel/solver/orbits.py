@@ -1,4 +1,12 @@
-"""Invariant tensors of permutation representations: functions that are constant on orbits of tuples of points."""
+"""Invariant tensors of permutation representations: functions that are constant on orbits of tuples of points.
+
+A large coupling is kept as its seeds. An irreducible in the functions on an orbit of points is spanned by vectors f_p,
+one for each point p, with g f_p = f_gp and Σ_p f_p f_p^T = 1. So an invariant function T of three vectors is
+
+    T(x, y, z) = Σ_p <f_p, x> M_p(y, z),    M_p = T(f_p, ·, ·),    M_gp = b(g) M_p c(g)^T,
+
+and the one matrix M_p at the first point, its seed, says all of it.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +17,11 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-__all__ = ["MOST_TUPLES", "invariant_tensors", "tuples"]
+__all__ = ["MOST_TUPLES", "expanded", "fewest_points", "invariant_tensors", "is_one_orbit", "seeds", "tuples"]
 
 MOST_TUPLES = 7_000_000
+SUBPRODUCTS = 5  # random elements of a stabiliser that are tried at once, until they join no more orbits
+ZERO = 1e-9
 
 Permuted = tuple[np.ndarray, np.ndarray]  # points (M, N) and frame (N, n) of images.Images
 
@@ -32,9 +42,7 @@ def invariant_tensors(factors: Sequence[Permuted], most: int | None = None) -> n
     for points, _ in factors:
         moved = (moved[:, :, None] * points.shape[1] + points[:, None, :]).reshape(len(points), -1)
     total = prod(sizes)
-    start = np.tile(np.arange(total), len(moved))
-    graph = coo_array((np.ones(len(start), np.int8), (start, moved.reshape(-1))), shape=(total, total))
-    count, orbit = connected_components(graph, directed=False)
+    count, orbit = _joined(moved)
     rng = np.random.default_rng(total)
     shape = tuple(frame.shape[1] for _, frame in factors)
     found = np.zeros((0, prod(shape)))
@@ -45,7 +53,144 @@ def invariant_tensors(factors: Sequence[Permuted], most: int | None = None) -> n
         x = x.reshape(-1) / np.sqrt(total)
         for _ in range(2):
             x = x - found.T @ (found @ x)
-        if np.linalg.norm(x) < 1e-9:
+        if np.linalg.norm(x) < ZERO:
             break
         found = np.concatenate([found, x[None] / np.linalg.norm(x)])
     return found.reshape(-1, *shape)
+
+
+def _joined(moved: np.ndarray) -> tuple[int, np.ndarray]:
+    """The orbits (count, number of the orbit of each point (N,)) of permutations (M, N)."""
+    many, total = moved.shape
+    start = np.tile(np.arange(total), many)
+    graph = coo_array((np.ones(len(start), np.int8), (start, moved.reshape(-1))), shape=(total, total))
+    return connected_components(graph, directed=False)
+
+
+def is_one_orbit(points: np.ndarray) -> bool:
+    """Whether permutations (M, N) move any point to any other."""
+    return _joined(points)[0] == 1
+
+
+def fewest_points(points: np.ndarray, frame: np.ndarray) -> Permuted:
+    """An irreducible subspace of the functions on points, as one of those on few points of one orbit.
+
+    Restriction to an orbit is injective or zero, and points where all functions of the subspace agree are one.
+    """
+    count, orbit = _joined(points)
+    n, best = frame.shape[1], None
+    for k in range(count):
+        inside = np.flatnonzero(orbit == k)
+        rows = frame[inside]
+        share = (rows**2).sum() / n
+        if share < 0.5 / count or np.abs(rows.T @ rows - share * np.eye(n)).max() > ZERO:
+            continue
+        # equal rows have equal products with a random vector
+        values = rows @ np.random.default_rng(0).standard_normal(n)
+        order = np.argsort(values, kind="stable")
+        label = np.zeros(len(inside), np.int64)
+        label[order] = np.cumsum(np.diff(values[order], prepend=values[order[0]]) > ZERO)
+        first = np.unique(label, return_index=True)[1]
+        if np.abs(rows - rows[first][label]).max() < ZERO and (best is None or len(first) < best[1].shape[0]):
+            number = np.zeros(points.shape[1], np.int64)
+            number[inside] = label
+            best = number[points[:, inside[first]]], rows[first] * np.sqrt(n / (rows[first] ** 2).sum())
+    return best or (points, frame)
+
+
+# ---- seeds ----------------------------------------------------------------------------------------------------------
+
+
+def seeds(first: Permuted, second: Permuted, third: Permuted) -> np.ndarray:
+    """Orthonormal seeds (r, n_2, n_3), at point 0 of the first factor, of all invariant functions of three vectors.
+
+    The functions are orthogonal, of norm N^1/2 for the N points of the first factor, which are one orbit. A function φ
+    of pairs of points that the stabiliser of point 0 keeps gives one: M = Σ_p <f_0, f_p> φ(g_p^-1 q, g_p^-1 r) for
+    g_p 0 = p, projected on the other two factors.
+    """
+    points, frame = first[0], first[1]
+    ways = [_ways(points, moves) for moves in (points, second[0], third[0])]  # (N, N_i) g_p on the points of each
+    orbit = _orbits_of_stabiliser(points, ways, (points, second[0], third[0]))
+    back = [np.argsort(w, axis=1) for w in ways[1:]]
+    weights = frame @ frame[0]
+    rng = np.random.default_rng(0)
+    found = np.zeros((0, second[1].shape[1] * third[1].shape[1]))
+    while True:
+        values = rng.standard_normal(orbit.max() + 1)[orbit]
+        mean = np.zeros_like(values)
+        for w, q, r in zip(weights, *back):
+            mean += w * values[q[:, None], r]
+        x = (second[1].T @ mean @ third[1]).reshape(-1) / np.sqrt(values.size)
+        for _ in range(2):
+            x = x - found.T @ (found @ x)
+        if np.linalg.norm(x) < ZERO:
+            return found.reshape(-1, second[1].shape[1], third[1].shape[1])
+        found = np.concatenate([found, x[None] / np.linalg.norm(x)])
+
+
+def expanded(seed: np.ndarray, first: Permuted, second: np.ndarray, third: np.ndarray) -> np.ndarray:
+    """The functions (r, n_1, n_2, n_3) of seeds (r, n_2, n_3).
+
+    Args:
+        first: the factor whose points the seeds belong to.
+        second, third: (M, n, n) the orthogonal images of the generators on the other two factors.
+    """
+    points, frame = first
+    parent, step, order = _tree(points)
+    at = np.empty((len(order), *seed.shape))
+    at[0] = seed
+    for p in order[1:]:
+        h = step[p]
+        at[p] = second[h] @ at[parent[p]] @ third[h].T
+    out = frame.T @ at.reshape(len(order), -1)
+    return out.reshape(-1, *seed.shape).swapaxes(0, 1)
+
+
+def _tree(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Point 0 first, then each point as a generator's image of one before: (parent, generator, order)."""
+    parent, step, order = np.full(points.shape[1], -1), np.zeros(points.shape[1], int), [0]
+    parent[0] = 0
+    for p in order:
+        for h, image in enumerate(points[:, p].tolist()):
+            if parent[image] < 0:
+                parent[image], step[image] = p, h
+                order.append(image)
+    return parent, step, order
+
+
+def _ways(points: np.ndarray, moves: np.ndarray) -> np.ndarray:
+    """(N, K) for each point p what an element g_p with g_p 0 = p does to K other points."""
+    parent, step, order = _tree(points)
+    out = np.empty((points.shape[1], moves.shape[1]), np.int64)
+    out[0] = np.arange(moves.shape[1])
+    for p in order[1:]:
+        out[p] = moves[step[p]][out[parent[p]]]
+    return out
+
+
+def _orbits_of_stabiliser(points: np.ndarray, ways: list[np.ndarray], moves: tuple[np.ndarray, ...]) -> np.ndarray:
+    """(N_2, N_3) the number of the orbit of each pair under the stabiliser of point 0.
+
+    The g_hp^-1 h g_p generate it (Schreier). A product of some of them at random misses a proper subgroup half of the
+    time: when two rounds of such products join no orbits, none are left to be joined.
+    """
+    rng = np.random.default_rng(points.shape[1])
+    generators = [(h, p) for p in range(points.shape[1]) for h in range(len(points))]
+    orbit = np.arange(ways[1].shape[1] * ways[2].shape[1]).reshape(ways[1].shape[1], -1)
+    back = [np.argsort(w, axis=1) for w in ways[1:]]
+    idle, many = 0, orbit.size
+    while idle < 2:
+        edges = []
+        for _ in range(SUBPRODUCTS):
+            q, r = (np.arange(n) for n in orbit.shape)
+            for i in rng.permutation(len(generators))[: rng.integers(1, 1 + min(len(generators), 64))]:
+                h, p = generators[i]
+                image = points[h, p]
+                q, r = (b[image][m[h][w[p][x]]] for b, m, w, x in zip(back, moves[1:], ways[1:], (q, r)))
+            edges.append(orbit[q[:, None], r].reshape(-1))
+        start = np.tile(orbit.reshape(-1), SUBPRODUCTS)
+        graph = coo_array((np.ones(len(start), np.int8), (start, np.concatenate(edges))), shape=(many, many))
+        count, label = connected_components(graph, directed=False)
+        idle = idle + 1 if count == many else 0
+        orbit, many = label[orbit], count
+    return orbit

@@ -197,7 +197,7 @@ def _compact_part_orthogonal(discrete: np.ndarray, hull: np.ndarray) -> np.ndarr
     rng = np.random.default_rng(1)
     turns = scipy.linalg.expm(np.tensordot(rng.standard_normal((WORDS, len(skew))) * 2, skew, 1))
     words = np.array([w @ turns[i % WORDS] for i, w in enumerate(_words(np.array(moved)))])
-    basis = _compact.orthogonal_basis(np.array(moved), skew, words)
+    basis = _compact.orthogonal_basis(np.array(moved), skew, lambda: words)
     return np.eye(d) if basis is None else basis
 
 

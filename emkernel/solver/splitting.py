@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from ..errors import SolverError
@@ -10,23 +12,34 @@ from .nullspace import SMALL, canonical, intertwiners, project, residual
 from .orbits import invariant_tensors
 from .store import default_store, problem_key
 
-__all__ = ["division_basis", "irreducible_subspaces", "row_space", "symmetric_form", "traces"]
+__all__ = ["division_basis", "irreducible_subspaces", "row_space", "symmetric_form"]
 
 
-def irreducible_subspaces(images: Images) -> list[tuple[np.ndarray, bool]]:
-    """The eigenspaces of a random symmetric element of the commutant.
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """An irreducible subspace.
 
-    Returns:
-        (Q (n, d), real) for each: an orthonormal basis, and whether its endomorphisms are multiples of 1 alone, as the
-        same element without symmetry shows.
+    Attributes:
+        basis: (n, d) orthonormal.
+        real: whether its endomorphisms are multiples of 1 alone.
+        images: the representation on it.
     """
+
+    basis: np.ndarray
+    real: bool
+    images: Images
+
+
+def irreducible_subspaces(images: Images) -> list[Piece]:
+    """The eigenspaces of a random symmetric element of the commutant, real where the same element without symmetry
+    shows it."""
     n = images.size
     key = problem_key("pieces", images.digest)
     store = default_store()
     kept = store.get(key)
     if kept is not None:
-        pieces = _pieces(kept)
-        if _are_invariant(images, pieces):
+        pieces, defect = _pieces(images, kept)
+        if defect < 1e-8:
             return pieces
         store.discard(key)
     X = _random_endomorphism(images)
@@ -39,12 +52,24 @@ def irreducible_subspaces(images: Images) -> list[tuple[np.ndarray, bool]]:
     bases = [canonical(U[:, i:j]) for i, j in zip(cuts, cuts[1:])]
     real = [np.abs(Q.T @ (X - X.T) @ Q).max() < 1e-6 / np.sqrt(n) for Q in bases]
     solved = {"bases": np.concatenate(bases, 1), "sizes": np.diff(cuts), "real": np.array(real)}
-    return _pieces(store.put(key, solved))
+    return _pieces(images, store.put(key, solved))[0]
 
 
-def _pieces(kept: dict[str, np.ndarray]) -> list[tuple[np.ndarray, bool]]:
-    parts = np.split(kept["bases"], np.cumsum(kept["sizes"])[:-1].astype(int), axis=1)
-    return [(np.ascontiguousarray(Q), bool(real)) for Q, real in zip(parts, kept["real"])]
+def _pieces(images: Images, kept: dict[str, np.ndarray]) -> tuple[list[Piece], float]:
+    """The pieces as they were kept, and how far they are, on random vectors, from orthonormal, filling the space and
+    invariant."""
+    bases, sizes, n = kept["bases"], kept["sizes"].astype(int), images.size
+    if bases.shape != (n, n) or sizes.sum() != n or len(sizes) != len(kept["real"]):
+        return [], np.inf
+    x = np.random.default_rng(1).standard_normal((n, 2))
+    defect = np.abs(bases.T @ (bases @ x) - x).max()
+    pieces = []
+    for i, (Q, real) in enumerate(zip(np.split(bases, np.cumsum(sizes)[:-1], axis=1), kept["real"])):
+        Q = np.ascontiguousarray(Q)
+        piece, moved = images.restricted(Q, f"piece {i}")
+        defect = max(defect, moved)
+        pieces.append(Piece(Q, bool(real), piece))
+    return pieces, defect
 
 
 def _random_endomorphism(images: Images) -> np.ndarray:
@@ -56,13 +81,6 @@ def _random_endomorphism(images: Images) -> np.ndarray:
         return project(images, images, X)
     basis = intertwiners(images, images).reshape(-1, n * n)
     return (basis.T @ (basis @ X.reshape(-1))).reshape(n, n)
-
-
-def _are_invariant(images: Images, pieces: list[tuple[np.ndarray, bool]]) -> bool:
-    Q = np.concatenate([p for p, _ in pieces], 1)
-    if Q.shape != (images.size,) * 2 or np.abs(Q.T @ Q - np.eye(images.size)).max() > 1e-9:
-        return False
-    return all(residual(images.conjugate(p.T, p, ""), images, p) < 1e-8 for p, _ in pieces)
 
 
 def division_basis(E: np.ndarray) -> np.ndarray:
@@ -82,22 +100,12 @@ def row_space(flat: np.ndarray) -> np.ndarray:
 def symmetric_form(images: Images) -> np.ndarray | None:
     """A symmetric B with g^T B g = B, of norm sqrt(d); None when there is none."""
     d = images.size
-    dual = images.dual()
-    if all(
-        np.abs(x - y).max(initial=0) < 1e-12
-        for x, y in zip((images.discrete, images.lie), (dual.discrete, dual.lie))
-    ):
+    lengths = images.elements.transpose(0, 2, 1) @ images.elements - np.eye(d)
+    if max(np.abs(m).max(initial=0) for m in (lengths, images.lie + images.lie.transpose(0, 2, 1))) < 1e-12:
         return np.eye(d)
-    forms = intertwiners(images, dual)
+    forms = intertwiners(images, images.dual())
     forms = (forms + forms.transpose(0, 2, 1)) / 2
     space = row_space(forms.reshape(len(forms), -1)) if len(forms) else np.zeros((d * d, 0))
     if not space.shape[1]:
         return None
     return canonical(space)[:, 0].reshape(d, d) * np.sqrt(d)
-
-
-def traces(images: Images) -> np.ndarray:
-    """The traces of all matrices: equal for equivalent representations."""
-    return np.concatenate(
-        [np.trace(m, axis1=1, axis2=2) for m in (images.discrete, images.lie, images.held_out)]
-    )
