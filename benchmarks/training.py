@@ -83,7 +83,7 @@ def particles(number: int, generator: torch.Generator, each: int = 5) -> ek.Grap
 
 @dataclass(frozen=True)
 class Model:
-    """A network and what it is trained on: its batches, the items in one, in one of the reference and in a quick one."""
+    """A network and its batches: how many items in one, for the reference, and with --quick."""
 
     build: Callable[..., torch.nn.Module]
     batch: Callable[[int, torch.Generator], ek.GraphBatch]
