@@ -272,17 +272,14 @@ def _cue(case: Case, edge_index: torch.Tensor, channelwise: bool = False) -> Lay
 
     def element():
         R = _rotoreflection()
-        v = torch.randn(100, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-        harmonics = module.harmonics.cpu().double() if not edge_index.is_cuda else module.harmonics
-        v = v.to(edge_index.device, torch.float64 if not edge_index.is_cuda else torch.float32)
-        before, after = harmonics(v).double().cpu(), harmonics(v @ R.to(v).T).double().cpu()
-        harmonics.float()
+        v = torch.randn(1000, 3, generator=torch.Generator().manual_seed(2)).to(edge_index.device)
+        before, after = module.harmonics(v).double(), module.harmonics(v @ R.to(v).T).double()
         blocks, at = [], 0
         for l in range(case.degree + 1):
             where = slice(at, at + 2 * l + 1)
             # Y(R v) = D Y(v)
             D = torch.linalg.lstsq(before[:, where], after[:, where]).solution.T
-            blocks.append(torch.kron(D, torch.eye(case.channels, dtype=torch.float64)))
+            blocks.append(torch.kron(D, torch.eye(case.channels).to(D)))
             at = where.stop
         return R, torch.block_diag(*blocks)
 
