@@ -8,7 +8,7 @@ library is imported only where its layer is built.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -172,11 +172,9 @@ class _E3nn(nn.Module):
         return out if self.linear is None else self.linear(out)
 
 
-def _e3nn(case: Case, edge_index: torch.Tensor, mode: str | None = None, channelwise: bool = False) -> Layer:
+def _e3nn(case: Case, edge_index: torch.Tensor, channelwise: bool = False) -> Layer:
     import e3nn
 
-    if mode:
-        e3nn.set_optimization_defaults(jit_mode=mode)
     module = _E3nn(case, edge_index, channelwise)
 
     def element():
@@ -189,20 +187,12 @@ def _e3nn(case: Case, edge_index: torch.Tensor, mode: str | None = None, channel
     )
 
 
-def e3nn_default(case, edge_index):
+def e3nn_full(case, edge_index):
     return _e3nn(case, edge_index)
-
-
-def e3nn_compiled(case, edge_index):
-    return _e3nn(case, edge_index, "inductor")
 
 
 def e3nn_channelwise(case, edge_index):
     return _e3nn(case, edge_index, channelwise=True)
-
-
-def e3nn_channelwise_compiled(case, edge_index):
-    return _e3nn(case, edge_index, "inductor", channelwise=True)
 
 
 # ---- cuEquivariance -------------------------------------------------------------------------------------------------
@@ -352,16 +342,37 @@ def escnn_layer(case: Case, edge_index: torch.Tensor) -> Layer:
     )
 
 
-# name, what it is; the first is what the others are compared with
-LAYERS: dict[str, Callable[[Case, torch.Tensor], Layer]] = {
+Build = Callable[[Case, torch.Tensor], Layer]
+
+
+def compiled(build: Build) -> Build:
+    """The same layer through torch.compile."""
+
+    def built(case, edge_index):
+        layer = build(case, edge_index)
+        return replace(layer, call=torch.compile(layer.call))
+
+    return built
+
+
+# the first is what the others are compared with
+LAYERS: dict[str, Build] = {
     "emkernel": emkernel,
     "emkernel, wide": emkernel_wide,
     "emkernel, kernel on edges": emkernel_reference,
-    "e3nn": e3nn_default,
-    "e3nn, compiled": e3nn_compiled,
+    "e3nn": e3nn_full,
     "e3nn, channelwise": e3nn_channelwise,
-    "e3nn, channelwise, compiled": e3nn_channelwise_compiled,
     "cuequivariance": cue_full,
     "cuequivariance, channelwise": cue_channelwise,
     "escnn": escnn_layer,
+}
+COMPILED: dict[str, Build] = {
+    f"{name}, compiled": compiled(LAYERS[name])
+    for name in (
+        "emkernel",
+        "e3nn",
+        "e3nn, channelwise",
+        "cuequivariance",
+        "cuequivariance, channelwise",
+    )
 }

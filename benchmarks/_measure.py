@@ -326,12 +326,16 @@ def plot_lines(path: Path, panels: list[dict], title: str) -> tuple[Path, ...]:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    across = 2 if len(panels) == 4 else min(3, len(panels))
+    down = math.ceil(len(panels) / across)
     figure, axes = pyplot.subplots(
-        1, len(panels), figsize=(3.3 * len(panels), 3.4), layout="constrained", squeeze=False
+        down, across, figsize=(3.6 * across, 2.8 * down + 0.8), layout="constrained", squeeze=False
     )
+    for ax in axes.flat[len(panels) :]:
+        ax.set_axis_off()
     names = list(dict.fromkeys(name for panel in panels for name in panel["lines"]))
     colours = dict(zip(names, pyplot.get_cmap("tab10").colors))
-    for ax, panel in zip(axes[0], panels):
+    for ax, panel in zip(axes.flat, panels):
         ticks = sorted({x for line in panel["lines"].values() for x, _ in line})
         for name, line in panel["lines"].items():
             ax.plot(*zip(*sorted(line)), "o-", color=colours[name], label=name, markersize=3.5)
@@ -339,7 +343,7 @@ def plot_lines(path: Path, panels: list[dict], title: str) -> tuple[Path, ...]:
         ax.set_xticks(ticks, [f"{x:g}" for x in ticks])
         ax.minorticks_off()
         ax.grid(True, alpha=0.3)
-    handles = {h.get_label(): h for ax in axes[0] for h in ax.get_lines()}
+    handles = {h.get_label(): h for ax in axes.flat for h in ax.get_lines()}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize=8)
     figure.suptitle(title, fontsize=10)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ import sys
 from dataclasses import asdict, replace
 
 import torch
-from _layers import LAYERS, Case
+from _layers import COMPILED, LAYERS, Case
 from _measure import (
     Table,
     add_options,
@@ -76,7 +76,7 @@ def measure(name: str, case: dict, device: str, threads: int, seconds: float) ->
     torch.manual_seed(0)
     setting = Case(**case)
     pos, edge_index = cloud(setting.points, setting.neighbours, device)
-    layer = LAYERS[name](setting, edge_index)
+    layer = (LAYERS | COMPILED)[name](setting, edge_index)
     layer.module.to(device)
     x = torch.randn(setting.points, layer.size, device=device, requires_grad=True)
     weights = [p for p in layer.module.parameters() if p.requires_grad]
@@ -90,6 +90,7 @@ def measure(name: str, case: dict, device: str, threads: int, seconds: float) ->
         with torch.no_grad():
             layer.call(x, pos)
 
+    both()
     used = memory(both, device, [*weights, *layer.module.buffers()])
     error, control = equivariance(layer, x.detach(), pos)
     if not (error < 1e-4 and control > 1e-2):
@@ -177,9 +178,10 @@ def main():
         parser.add_argument(f"--{key}", type=int, help=f"of the standard setting (default {value})")
     parser.add_argument("--sweep", nargs="*", choices=SWEEPS, default=list(SWEEPS), help="what to vary")
     parser.add_argument("--layers", nargs="*", choices=LAYERS, default=list(LAYERS), help="what to measure")
+    parser.add_argument("--eager", action="store_true", help="leave out torch.compile, which takes minutes")
     parser.add_argument("--rounds", type=int, default=1, help="processes per measurement, the fastest counts")
     parser.add_argument("--gigabytes", type=float, default=12.0, help="memory a process may take on the CPU")
-    parser.add_argument("--limit", type=float, default=300.0, help="seconds a process may take")
+    parser.add_argument("--limit", type=float, default=900.0, help="seconds a process may take")
     for library in ("e3nn", "cue", "escnn"):
         parser.add_argument(f"--python-{library}", default=sys.executable, metavar="PATH")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
@@ -193,11 +195,12 @@ def main():
     values = QUICK if args.quick else SWEEPS
     sweeps = {key: [replace(standard, **{key: v}) for v in values[key]] for key in args.sweep}
     runs = Runs(args)
+    compiled = [] if args.eager else [n for n in COMPILED if n.removesuffix(", compiled") in args.layers]
     table = Table(COLUMNS, "Point convolutions of several libraries", machine(args))
     for case in dict.fromkeys([standard, *(case for varied in sweeps.values() for case in varied)]):
         table.head(describe(case))
         reference = None
-        for name in args.layers:
+        for name in [*args.layers, *(compiled if case == standard else [])]:
             if (result := runs(name, case)) is None:
                 continue
             row = {"setting": describe(case), "name": name, **asdict(case), **result}

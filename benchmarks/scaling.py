@@ -71,7 +71,7 @@ def main():
         parser.add_argument(f"--{key}", type=int, help=f"of the standard setting (default {value})")
     parser.add_argument("--sweep", nargs="*", choices=SWEEPS, default=list(SWEEPS), help="what to vary")
     parser.add_argument("--gigabytes", type=float, default=12.0, help="memory a process may take on the CPU")
-    parser.add_argument("--limit", type=float, default=300.0, help="seconds a process may take")
+    parser.add_argument("--limit", type=float, default=900.0, help="seconds a process may take")
     args = parser.parse_args()
     settle(args)
     given = {key: getattr(args, key) for key in asdict(Case()) if getattr(args, key) is not None}
