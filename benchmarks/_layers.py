@@ -39,7 +39,7 @@ class Layer:
         call: (x (N, size), pos (N, 3)) -> (N, size), on the graph that it was built for.
         element: () -> an element of O(3) as (3, 3), and as it acts on the features, (size, size).
         paths: couplings of irreducibles.
-        per_edge: numbers that the radial network, or the sampled basis, gives for each edge.
+        per_edge: numbers that meet the features of each edge: hidden activations, weights, kernel, sampled basis.
         version: of the library.
     """
 
@@ -96,7 +96,7 @@ def _emkernel(case: Case, edge_index: torch.Tensor, contraction: str, width: int
         rep.size,
         lambda x, pos: conv(x, pos, graph),
         element,
-        len(kernel.triples),
+        sum(len(w) for w in kernel.weight) // (kernel.width * case.channels),
         numbers,
         ek.__version__,
     )

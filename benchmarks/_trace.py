@@ -38,6 +38,11 @@ class Op:
     writes: list[tuple[int, int, int]]
     seconds: float
 
+    @property
+    def bytes(self) -> int:
+        """What goes in and comes out."""
+        return sum(size for _, _, size in (*self.reads, *self.writes))
+
 
 @dataclass
 class Cost:
@@ -54,12 +59,11 @@ class Trace(TorchDispatchMode):
     Args:
         synchronise: waits for the device.
         rest: the stage of whatever is in no other.
-        split: (stage, operation or graph node) -> stage, to divide stages that are one piece of code.
     """
 
-    def __init__(self, synchronise: Callable[[], None], rest: str, split: Callable[[str, str], str]):
+    def __init__(self, synchronise: Callable[[], None], rest: str):
         super().__init__()
-        self._synchronise, self._rest, self._split = synchronise, rest, split
+        self._synchronise, self._rest = synchronise, rest
         self._stack: list[str] = []
         self._start()
 
@@ -116,8 +120,9 @@ class Trace(TorchDispatchMode):
         stage = self._stages[-1]
         if node is not None:
             stage = self._stages[bisect.bisect_right(self._numbers, node._sequence_nr()) - 1]
-        stage = self._split(stage, name if node is None else node.name())
-        given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
+        # an array that is given to be filled is not read
+        read = {k: v for k, v in (kwargs or {}).items() if k != "out"}
+        given = [t for t in tree_leaves((args, read)) if isinstance(t, torch.Tensor)]
         made = [t for t in tree_leaves(out) if isinstance(t, torch.Tensor)]
         count = flop_registry.get(func.overloadpacket)
         flops = count(*args, **(kwargs or {}), out_val=out) if count else 0
@@ -125,7 +130,8 @@ class Trace(TorchDispatchMode):
         if not func.is_view:
             reads = [self._place(t) for t in given]
             # what comes out and did not go in is new, wherever an older storage may have been
-            old = {t.untyped_storage().data_ptr() for t in given}
+            there = [*given, *([kwargs["out"]] if kwargs and "out" in kwargs else [])]
+            old = {t.untyped_storage().data_ptr() for t in there}
             writes = [self._place(t, new=t.untyped_storage().data_ptr() not in old) for t in made]
         shapes = tuple(tuple(t.shape) for t in given)
         self._ops.append(Op(name, shapes, stage, node is not None, flops, reads, writes, seconds))

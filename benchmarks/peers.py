@@ -55,8 +55,9 @@ COLUMNS = [
 LEGEND = (
     "Times are the fastest of several calls; memory is that of forward and backward beyond what was there before: peak "
     "of the process, peak of what torch had allocated, and what is saved for the backward pass. GFLOP counts matrix "
-    "products, forward and backward. Numbers per edge: what the radial network (for escnn the sampled basis) gives for "
-    "each edge. Error: relative, of equivariance under a rotation times -1, in float32."
+    "products, forward and backward. Numbers per edge: hidden activations, weights, entries of the kernel or (escnn) "
+    "of the sampled basis that meet the features of one edge. Error: relative, of equivariance under a rotation times "
+    "-1, in float32."
 )
 
 

@@ -5,7 +5,8 @@ python benchmarks/roofline.py [--points 1024] [--neighbours 15] [--channels 16] 
 In the same run the rate of large matrix products and of large additions of memory is measured. The floor of a stage is
 the greater of its floating-point operations at the first rate and, at the second, of the bytes that it must read
 from other stages and leave to them. The share is floor / time. Operations are timed one by one; what the layer takes
-beyond their sum is the framework's. Then the matrix products that take longest are repeated alone.
+beyond their sum is the framework's. Then come the heaviest kinds of operations, with all that they read and write,
+and the matrix products that take longest, repeated alone with the same shapes.
 """
 
 import argparse
@@ -19,21 +20,9 @@ from _trace import Trace, costs
 
 import emkernel as ek
 import emkernel.nn.conv
-import emkernel.ops.contract
 from emkernel.models import harmonic_rep
 
 PREPARE, VECTORS, LOSS = "graph preparation", "edge vectors", "loss"
-# the contraction is one piece of code: its stages by operation, or by graph node in the backward pass
-CONTRACTION = {
-    "index_select": "gather",
-    "IndexSelectBackward0": "gather",
-    "bmm": "coupling",
-    "BmmBackward0": "coupling",
-    "mm": "channel mixing",
-    "addmm": "channel mixing",
-    "MmBackward0": "channel mixing",
-    "AddmmBackward0": "channel mixing",
-}
 
 
 def rates(device: str, seconds: float) -> tuple[float, float]:
@@ -62,25 +51,37 @@ def layer(case: Case, device: str, trace: Trace):
         neighbours=case.neighbours,
     ).to(device)
     kernel = conv.kernel
-    trace.method(kernel, "hidden", "gates")
+    trace.method(kernel, "hidden", "mixing and gates")
     trace.module(kernel.embed, "edge embedding")
     trace.module(kernel.net, "invariant network")
-    trace.method(kernel.mix, "blocks", "mixing")
     trace.method(kernel.layout_in, "blocks", "layout in")
     trace.method(kernel.layout_out, "flat", "layout out")
     trace.module(conv.self_term, "self term")
     trace.method(emkernel.nn.conv, "node_order", "contraction")
-    trace.method(emkernel.ops.contract, "_aggregate", "aggregation")
-    trace.method(emkernel.ops.contract, "_expand", "coupling on edges")
     pos, edge_index = cloud(case.points, case.neighbours, device)
     x = torch.randn(case.points, rep.size, device=device, requires_grad=True)
     return conv, x, pos, edge_index
 
 
-def alone(name: str, shapes: tuple, device: str) -> float:
-    """Seconds of one matrix product of dense random matrices."""
-    *_, a, b = (torch.randn(s, device=device) for s in shapes)
-    return clock(lambda: torch.bmm(a, b) if name == "bmm" else torch.mm(a, b), device, 0.1)
+def numbers(seconds: float, flops: int, moved: int, flop_rate: float, byte_rate: float) -> dict:
+    """A row of the table."""
+    by_flops, by_bytes = flops / flop_rate, moved / byte_rate
+    floor = max(by_flops, by_bytes)
+    return {
+        "ms": 1e3 * seconds,
+        "floor": 1e3 * floor,
+        "share": floor / seconds,
+        "above": 1e3 * (seconds - floor),
+        "gflop": flops / 1e9,
+        "mb": moved / 2**20,
+        "bound": "operations" if by_flops > by_bytes else "memory",
+    }
+
+
+def alone(shapes: tuple, device: str) -> float:
+    """Seconds of one matrix product, or one batch of them, of dense random matrices."""
+    a, b = (torch.randn(s, device=device) for s in shapes)
+    return clock(lambda: a @ b, device, 0.1)
 
 
 def main():
@@ -96,11 +97,7 @@ def main():
     case = replace(Case(points=256, channels=8) if args.quick else Case(), **given)
     device = args.device
     torch.manual_seed(0)
-    trace = Trace(
-        lambda: synchronise(device),
-        VECTORS,
-        lambda stage, op: CONTRACTION.get(op, stage) if stage == "contraction" else stage,
-    )
+    trace = Trace(lambda: synchronise(device), VECTORS)
     conv, x, pos, edge_index = layer(case, device, trace)
     weights = list(conv.parameters())
 
@@ -145,12 +142,8 @@ def main():
         for (stage, backward), cost in found.items():
             if backward != (name == "backward") or stage == LOSS:
                 continue
-            by_flops, by_bytes = 1e3 * cost.flops / flop_rate, 1e3 * cost.bytes / byte_rate
-            row = {"group": name, "stage": stage, "ms": 1e3 * cost.seconds, "floor": max(by_flops, by_bytes)}
-            row |= {"gflop": cost.flops / 1e9, "mb": cost.bytes / 2**20}
-            row["share"] = row["floor"] / row["ms"]
-            row["above"] = row["ms"] - row["floor"]
-            row["bound"] = "operations" if by_flops > by_bytes else "memory"
+            row = {"group": name, "stage": stage}
+            row |= numbers(cost.seconds, cost.flops, cost.bytes, flop_rate, byte_rate)
             table.add(row)
             rows.append(row)
             totals = {key: totals[key] + row[key] for key in totals}
@@ -167,15 +160,31 @@ def main():
     table.note(
         f"Most is lost in: {slowest['stage']}, {slowest['group']}, {slowest['above']:.2f} ms above its floor."
     )
+    table.head("heaviest operations")
+    kinds = defaultdict(list)
+    for op in ops:
+        kinds[op.stage, op.backward, op.name].append(op)
+    for (stage, backward, name), same in sorted(kinds.items(), key=lambda k: -sum(op.seconds for op in k[1]))[
+        :15
+    ]:
+        row = numbers(
+            sum(op.seconds for op in same),
+            sum(op.flops for op in same),
+            sum(op.bytes for op in same),
+            flop_rate,
+            byte_rate,
+        )
+        where = f"{stage}, {'backward' if backward else 'forward'}"
+        table.add({"group": "heaviest operations", "stage": f"{name} ({where}), {len(same)} calls", **row})
+    print()
     products = defaultdict(list)
     for op in ops:
-        if op.name in ("mm", "bmm", "addmm"):
-            products[op.name, op.shapes].append(op)
-    heaviest = sorted(products.items(), key=lambda item: -sum(op.seconds for op in item[1]))[:8]
-    for (name, shapes), same in heaviest:
+        if op.name in ("mm", "bmm", "addmm", "baddbmm"):
+            products[op.name, op.shapes[-2:]].append(op)
+    for (name, shapes), same in sorted(products.items(), key=lambda p: -sum(op.seconds for op in p[1]))[:8]:
         seconds, flops = sum(op.seconds for op in same), sum(op.flops for op in same)
-        single = alone(name, shapes, device)
-        text = " x ".join(str(list(s)) for s in shapes[-2:])
+        single = alone(shapes, device)
+        text = " x ".join(str(list(s)) for s in shapes)
         stages = ", ".join(dict.fromkeys(op.stage for op in same))
         table.note(
             f"{name} {text} ({stages}), {len(same)} times: {1e3 * seconds:.3f} ms, "
