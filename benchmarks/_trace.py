@@ -11,9 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from _measure import IN_PLACE
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import flop_registry, shape_wrapper
+
+FLOPS = flop_registry | {op: shape_wrapper(count) for op, count in IN_PLACE.items()}
 
 
 @dataclass
@@ -124,7 +127,7 @@ class Trace(TorchDispatchMode):
         read = {k: v for k, v in (kwargs or {}).items() if k != "out"}
         given = [t for t in tree_leaves((args, read)) if isinstance(t, torch.Tensor)]
         made = [t for t in tree_leaves(out) if isinstance(t, torch.Tensor)]
-        count = flop_registry.get(func.overloadpacket)
+        count = FLOPS.get(func.overloadpacket)
         flops = count(*args, **(kwargs or {}), out_val=out) if count else 0
         reads, writes = [], []
         if not func.is_view:
