@@ -238,6 +238,7 @@ class _Cue(nn.Module):
                 mlp_channels=sizes,
                 mlp_activation=nn.SiLU(),
                 layout=cue.ir_mul,
+                use_fallback=None if cuda else True,
             )
             self.tp = self.conv.tp
             self.linear = None
