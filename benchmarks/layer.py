@@ -14,7 +14,7 @@ import torch
 import emkernel as ek
 from emkernel.models import harmonic_rep
 
-ORDERS = ("kernel", "expand", "aggregate", "auto")
+ORDERS = ("kernel", "aggregate", "message", "auto")
 
 
 def measure(args, order: str) -> tuple[float, float, float]:

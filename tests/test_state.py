@@ -264,7 +264,7 @@ def test_keys_do_not_depend_on_mode_dtype_or_contraction(kind):
     assert list(layer.eval().state_dict()) == list(layer.train().state_dict()) == keys
     assert list(layer.float().state_dict()) == keys
     if kind == "PointConv":
-        for contraction in ("kernel", "aggregate", "expand", "auto"):
+        for contraction in ("kernel", "aggregate", "message", "auto"):
             assert list(conv(group("octahedral"), contraction=contraction).state_dict()) == keys
 
 

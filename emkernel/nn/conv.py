@@ -7,7 +7,7 @@ import math
 import torch
 
 from ..errors import RepError
-from ..ops.contract import node_order
+from ..ops.contract import ORDERS, Pair, cheaper, node_order
 from ..ops.neighbours import Neighbours
 from ..ops.segment import BACKENDS, segment_reduce
 from ..rep import Rep
@@ -18,7 +18,7 @@ from .linear import Linear
 
 __all__ = ["PointConv"]
 
-CONTRACTIONS = ("auto", "aggregate", "expand", "kernel")
+CONTRACTIONS = ("auto", *ORDERS, "kernel")
 
 
 class PointConv(EquivariantModule):
@@ -31,9 +31,11 @@ class PointConv(EquivariantModule):
     Args:
         rep_in, rep_out: bound representations of the feature fields.
         edge_rep: representation of the edge attributes, or None.
-        contraction: "kernel" forms the kernel on every edge (the reference); "aggregate" and "expand" never
+        contraction: "kernel" forms the kernel on every edge (the reference); "aggregate" and "message" never
             do, and apply the weights once per node (:mod:`emkernel.ops.contract`): the same function and
             ``state_dict``; "auto" takes the cheaper of the two for each pair of irreducibles.
+        chunk: targets at a time, between which nothing but inputs and outputs is kept: this bounds the memory; by
+            default what fits the cache of a CPU, and all on a GPU.
         aggr: "sum" or "mean" over the neighbours; "max" or "min" where ``rep_out`` permutes components, which
             alone commutes with them.
         neighbours: typical number of neighbours; a sum is divided by its square root, so that it keeps unit variance.
@@ -63,6 +65,7 @@ class PointConv(EquivariantModule):
         edge_rep: Rep | None = None,
         *,
         contraction: str = "auto",
+        chunk: int | None = None,
         aggr: str = "sum",
         neighbours: float = 1.0,
         self_interaction: bool = True,
@@ -74,6 +77,8 @@ class PointConv(EquivariantModule):
         check_rep(rep_in=rep_in, rep_out=rep_out, edge_rep=edge_rep)
         if contraction not in CONTRACTIONS:
             raise ValueError(f"contraction must be one of {CONTRACTIONS}, got {contraction!r}")
+        if chunk is not None and chunk < 1:
+            raise ValueError(f"chunk must be at least 1 target, got {chunk}")
         if backend not in BACKENDS:
             raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
         if aggr not in ("sum", "mean", "max", "min"):
@@ -87,7 +92,7 @@ class PointConv(EquivariantModule):
             raise ValueError(f"neighbours must be positive, got {neighbours}")
         self.rep_in, self.rep_out, self.edge_rep = rep_in, rep_out, edge_rep
         self._scale = 1 / math.sqrt(neighbours) if aggr == "sum" else 1.0
-        self.contraction, self.aggr, self.backend = contraction, aggr, backend
+        self.contraction, self.chunk, self.aggr, self.backend = contraction, chunk, aggr, backend
         self.kernel = ImplicitKernel(rep_in, rep_out, edge_rep, **kernel)
         self.self_term = Linear(rep_in, rep_out, bias=bias) if self_interaction else None
 
@@ -127,19 +132,28 @@ class PointConv(EquivariantModule):
 
     def _node_order(self, x, edge_vec, edge_attr, graph: Neighbours) -> torch.Tensor:
         kernel, layout = self.kernel, self.kernel.layout_out
+        pairs = list(zip(kernel.pairs, kernel.couplings, kernel.folded))
         blocks = node_order(
             kernel.hidden(edge_vec, edge_attr),
             kernel.layout_in.blocks(x),
             graph,
-            kernel.triples,
-            kernel.couplings,
-            kernel.folded,
+            [(*pair, self._order(*pair, graph)) for pair in pairs],
             list(kernel.weight),
             [(r.size, m) for r, m in zip(layout.irreps, layout.copies)],
-            self.contraction,
+            self.chunk,
         )
         out = layout.flat(blocks)
         return out / graph.degree.clamp(min=1).to(out.dtype)[:, None] if self.aggr == "mean" else out
+
+    def _order(self, pair: Pair, C: torch.Tensor, folded: torch.Tensor | None, graph: Neighbours) -> str:
+        if folded is None:
+            return "aggregate"
+        if self.contraction != "auto":
+            return self.contraction
+        k, edges = self.kernel, graph.padded_source.shape[0]
+        return cheaper(
+            edges, graph.num_targets, k.fields[pair.a], k.width, k.layout_in.copies[pair.b], *C.shape
+        )
 
     def _reference(self, x, edge_vec, edge_attr, graph: Neighbours) -> torch.Tensor:
         messages = torch.einsum("eoi,ei->eo", self.kernel(edge_vec, edge_attr), x[graph.source])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import nn
 
 from ..errors import RepError
-from ..ops.contract import FOLD_LIMIT, Triple, fold, kernel_blocks
+from ..ops.contract import Field, Pair, fold, kernel_blocks
 from ..rep import Rep
 from ..solver.coupling import couplings
 from ..solver.irreps import Irrep, irrep_table
@@ -135,16 +136,25 @@ class ImplicitKernel(EquivariantModule):
             net += [nn.Linear(n, m), nn.SiLU()]
         self.net = nn.Sequential(*net[:-1])
         self._no_scalars = scalars == 0
+        # per hidden irreducible the fields that are mixed to ``width`` channels; no more than these are worth keeping
+        self.fields = [width] * self._has_trivial
+        if self.mix is not None:
+            self.fields += [min(len(w), width) for w in self.mix.weight]
 
-        self.triples: list[Triple] = []
+        self.pairs: list[Pair] = []
         self.weight = nn.ParameterList()
         rows = [0] * len(self.layout_out.irreps)
-        for a, irrep in enumerate(self.hidden_irreps):
-            for b, c, C in found[irrep.index]:
-                k = len(C) * width * self.layout_in.copies[b]
-                self._constant(f"coupling{len(self.triples)}", C)
-                self.triples.append(Triple(a, b, c, slice(rows[c], rows[c] + k)))
-                rows[c] += k
+        for b, m in enumerate(self.layout_in.copies):
+            for a, irrep in enumerate(self.hidden_irreps):
+                parts = [(c, C) for with_b, c, C in found[irrep.index] if with_b == b]
+                if not parts:
+                    continue
+                for c, C in parts:
+                    rows[c] += len(C) * width * m
+                coupling = np.concatenate([C.swapaxes(0, 1).reshape(-1, *C.shape[2:]) for _, C in parts])
+                self._constant(f"coupling{len(self.pairs)}", coupling)
+                plain = irrep.is_trivial and np.array_equal(coupling[:, 0], np.eye(coupling.shape[2]))
+                self.pairs.append(Pair(a, b, tuple((c, len(C)) for c, C in parts), plain))
         for k, m in zip(rows, self.layout_out.copies):
             self.weight.append(nn.Parameter(torch.empty(k, m), requires_grad=k > 0))
         self._folds()
@@ -166,28 +176,27 @@ class ImplicitKernel(EquivariantModule):
     # ---- derived constants ----------------------------------------------------------------------------------
 
     def _folds(self) -> None:
-        for i in range(len(self.triples)):
-            C = getattr(self, f"coupling{i}")
-            small = C.shape[2] * self.width <= FOLD_LIMIT
-            self.register_buffer(f"_fold{i}", fold(C, self.width) if small else None, persistent=False)
+        for i, (pair, C) in enumerate(zip(self.pairs, self.couplings)):
+            s = self.fields[pair.a]
+            self.register_buffer(f"_fold{i}", fold(C, s) if s < self.width else None, persistent=False)
 
     def _constants_changed(self) -> None:
-        if hasattr(self, "triples"):
+        if hasattr(self, "pairs"):
             self._folds()
 
     @property
     def couplings(self) -> list[torch.Tensor]:
-        """The coupling tensors (r, d_c, d_a, d_b), one per triple."""
-        return [getattr(self, f"coupling{i}") for i in range(len(self.triples))]
+        """The coupling tensors (Q, d_a, d_b), one per pair."""
+        return [getattr(self, f"coupling{i}") for i in range(len(self.pairs))]
 
     @property
     def folded(self) -> list[torch.Tensor | None]:
-        return [getattr(self, f"_fold{i}") for i in range(len(self.triples))]
+        return [getattr(self, f"_fold{i}") for i in range(len(self.pairs))]
 
     # ---- evaluation -----------------------------------------------------------------------------------------
 
-    def hidden(self, edge_vec: torch.Tensor, edge_attr: torch.Tensor | None = None) -> list[torch.Tensor]:
-        """The activations before the last layer, (E, d_a, width) per hidden irreducible."""
+    def hidden(self, edge_vec: torch.Tensor, edge_attr: torch.Tensor | None = None) -> list[Field]:
+        """The activations before the last layer, ``dense()`` (E, d_a, width) per hidden irreducible."""
         scalars, blocks = self.embed(edge_vec, edge_attr)
         if self.products is not None:
             made = self.products.blocks(blocks, blocks)
@@ -201,11 +210,12 @@ class ImplicitKernel(EquivariantModule):
             blocks = [torch.cat(have[i], 2) for i in self._sources]
         if self._no_scalars:
             scalars = edge_vec.new_ones(edge_vec.shape[0], 1)
-        gates = self.net(scalars).reshape(-1, len(self.hidden_irreps), 1, self.width).unbind(1)
-        out = [gates[0]] if self._has_trivial else []
+        gates = self.net(scalars).unflatten(1, (len(self.hidden_irreps), self.width)).unbind(1)
+        out = [Field(gates[0][:, None])] if self._has_trivial else []
         if self.mix is not None:
-            steered = self.mix.blocks(blocks)
-            out += [x * g for x, g in zip(steered, gates[len(out) :])]
+            for x, w, g in zip(self.mix.copies(blocks), self.mix.weight, gates[len(out) :]):
+                field = Field(x, w, g)
+                out.append(field if len(w) < self.width else Field(field.dense()))
         return out
 
     def check_edges(self, edge_vec: torch.Tensor, edge_attr: torch.Tensor | None) -> None:
@@ -231,11 +241,11 @@ class ImplicitKernel(EquivariantModule):
 
     def forward(self, edge_vec: torch.Tensor, edge_attr: torch.Tensor | None = None) -> torch.Tensor:
         self.check_edges(edge_vec, edge_attr)
-        hidden = self.hidden(edge_vec, edge_attr)
+        hidden = [h.dense() for h in self.hidden(edge_vec, edge_attr)]
         sizes = [
             [(r.size, m) for r, m in zip(lay.irreps, lay.copies)] for lay in (self.layout_in, self.layout_out)
         ]
-        blocks = kernel_blocks(hidden, self.triples, self.couplings, list(self.weight), *sizes)
+        blocks = kernel_blocks(hidden, self.pairs, self.couplings, list(self.weight), *sizes)
         edges, n_in = edge_vec.shape[0], self.rep_in.size
         # the columns of k in the user's layout, a row at a time: k = back_out · blocks · to_in
         columns = []
@@ -248,4 +258,5 @@ class ImplicitKernel(EquivariantModule):
 
     def extra_repr(self) -> str:
         edge = f", edge_rep={self.edge_rep}" if self.edge_rep is not None else ""
-        return f"{self.rep_in} -> {self.rep_out}{edge}, {len(self.triples)} triples, width={self.width}"
+        triples = sum(len(p.parts) for p in self.pairs)
+        return f"{self.rep_in} -> {self.rep_out}{edge}, {triples} triples, width={self.width}"

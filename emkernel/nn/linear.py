@@ -80,24 +80,26 @@ class Linear(EquivariantModule):
     def blocks(self, xs: list[torch.Tensor]) -> list[torch.Tensor]:
         """The layer between blocks (N, d, m) of ``layout_in`` and of ``layout_out``."""
         out, biases = [], iter(self.bias)
-        n = xs[0].shape[0]
-        for w, sources, offset, irrep in zip(
-            self.weight, self._sources, self._offsets, self.layout_out.irreps
-        ):
+        for w, x, offset in zip(self.weight, self.copies(xs), self._offsets):
+            y = x @ w
+            if offset is not None:
+                y = y + getattr(self, offset).T @ next(biases)
+            out.append(y)
+        return out
+
+    def copies(self, xs: list[torch.Tensor]) -> list[torch.Tensor]:
+        """What each weight mixes: all copies (N, d, rows) of an output irreducible that the blocks hold."""
+        out = []
+        for sources, irrep in zip(self._sources, self.layout_out.irreps):
             parts = []
             for a, name in sources:
                 x = xs[a]
                 if name is not None:
-                    maps = getattr(self, name)
-                    x = torch.einsum("rij,njm->nirm", maps, x).flatten(2)
+                    x = torch.einsum("rij,njm->nirm", getattr(self, name), x).flatten(2)
                 parts.append(x)
-            if parts:
-                y = (parts[0] if len(parts) == 1 else torch.cat(parts, 2)) @ w
-            else:
-                y = w.new_zeros(n, irrep.size, w.shape[1])
-            if offset is not None:
-                y = y + getattr(self, offset).T @ next(biases)
-            out.append(y)
+            if not parts:
+                parts = [xs[0].new_zeros(xs[0].shape[0], irrep.size, 0)]
+            out.append(parts[0] if len(parts) == 1 else torch.cat(parts, 2))
         return out
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

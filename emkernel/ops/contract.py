@@ -3,153 +3,220 @@
 With h_e the hidden activations of the kernel network on edge e = (j, i), and the last layer split over irreducible
 triples p = (a ⊗ b -> c) with coupling tensors C_p and channel weights W_p,
 
-    y_i^c = Σ_p W_p Σ_e C_p (h_e^a ⊗ f_j^b).
+    y_i^c = Σ_p W_p S_i^p,      S_i^p = Σ_e C_p (h_e^a ⊗ f_j^b).
 
-The weights act once per node and the kernel (d_out x d_in per edge) is never formed, in either of two orders:
-"aggregate" sums A_i = Σ_e h_e ⊗ f_j over the neighbours and couples it at the node; "expand" applies C_p to
-h_e on the edges, where no feature channel takes part, and sums the products over the neighbours. Which is
-cheaper depends on the number of neighbours and channels. "kernel" forms the kernel, and is the reference
-that both must equal.
+The weights act once per node and the kernel (d_out x d_in per edge) is never formed, in either of two orders, chosen
+for each pair (a, b):
+
+- "aggregate" sums A_i = Σ_e h_e ⊗ f_j over the neighbours and couples it at the node;
+- "message" uses that h_e^a = (Y_e^a w) · g_e is a few fields Y, polynomials of the edge vector for instance, mixed to
+  many channels: it couples Y_e to f_j on the edge, and the gates g_e w join in the sum over the neighbours.
+
+Targets are taken a chunk at a time, so that what lies between edges and weights stays in the cache, and none of it is
+kept: the backward pass computes it again. "kernel" forms the kernel, and is the reference that both must equal.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import groupby
 
 import torch
 
-from .neighbours import Neighbours
+from .blocked import Operands, blocked, targets_at_a_time
+from .neighbours import Groups, Neighbours
 
-__all__ = ["Triple", "fold", "kernel_blocks", "node_order"]
+__all__ = ["ORDERS", "Field", "Pair", "cheaper", "fold", "kernel_blocks", "node_order"]
 
-FOLD_LIMIT = 48
+ORDERS = ("aggregate", "message")
+FOLD_LIMIT = 2**18  # numbers
 
 
 @dataclass(frozen=True)
-class Triple:
-    """Where one irreducible triple a ⊗ b -> c finds its tensors.
+class Pair:
+    """The couplings of one hidden irreducible a with one input irreducible b to all output irreducibles c.
+
+    They are one tensor (Q, d_a, d_b) with Q = Σ_c d_c r_c rows, ordered (c, component of c, coupling).
 
     Attributes:
-        a, b, c: places among the hidden, input and output blocks.
-        rows: slice of the weight of block c, ordered (coupling, hidden channel, input channel).
+        a, b: places among the hidden and the input blocks.
+        parts: (c, r_c): the place of each output block and the number of couplings to it.
+        is_identity: whether a is trivial and the tensor the identity, so that there is nothing to couple.
     """
 
     a: int
     b: int
-    c: int
-    rows: slice
+    parts: tuple[tuple[int, int], ...]
+    is_identity: bool = False
 
 
-def fold(C: torch.Tensor, width: int) -> torch.Tensor:
-    """(r, d_c, d_a, d_b) -> (d_a u, d_b d_c r u): one matrix on all hidden channels, diagonal in u."""
-    r, dc, da, db = C.shape
-    eye = torch.eye(width, dtype=C.dtype, device=C.device)
-    return torch.einsum("rcab,uv->aubcrv", C, eye).reshape(da * width, db * dc * r * width)
+@dataclass(frozen=True)
+class Field:
+    """The hidden activations of one irreducible, h = (values w) · gates, as they come before the product.
 
-
-def _expand(h: torch.Tensor, C: torch.Tensor, folded: torch.Tensor | None) -> torch.Tensor:
-    """C h: (P, d_a, u) -> (P, d_b, d_c r u)."""
-    r, dc, da, db = C.shape
-    if folded is not None:
-        return (h.flatten(1) @ folded).unflatten(1, (db, -1))
-    rows = h.transpose(1, 2).reshape(-1, da) @ C.permute(2, 3, 1, 0).reshape(da, -1)
-    return rows.reshape(h.shape[0], h.shape[2], db, dc * r).permute(0, 2, 3, 1).flatten(2)
-
-
-def _cheaper(edges: int, nodes: int, u: int, m: int, da: int, db: int, q: int) -> str:
-    """The order with fewer operations for one pair (a, b) with q = Σ r d_c coupled components.
-
-    Counts multiplications, and memory traffic at ten multiplications per number moved.
+    Attributes:
+        values: (E, d_a, s), s fields of the irreducible.
+        mix: (s, u), or None: then s = u and h = values.
+        gates: (E, u), with ``mix``.
     """
-    unit = 2 * da * u if da * u <= FOLD_LIMIT else 2 * da + 20
-    expand = edges * db * q * u * (unit + 2 * m + 10)
-    aggregate = edges * 2 * da * u * db * m + nodes * u * m * da * db * (2 * q + 20)
-    return "expand" if expand < aggregate else "aggregate"
+
+    values: torch.Tensor
+    mix: torch.Tensor | None = None
+    gates: torch.Tensor | None = None
+
+    def dense(self) -> torch.Tensor:
+        """h (E, d_a, u)."""
+        return self.values if self.mix is None else (self.values @ self.mix) * self.gates[:, None]
+
+
+def fold(coupling: torch.Tensor, fields: int) -> torch.Tensor | None:
+    """(Q, d_a, d_b) -> (d_a s, d_b s Q): one matrix on s fields at once, diagonal in them; None where it is large."""
+    q, da, db = coupling.shape
+    if da * db * q * fields**2 > FOLD_LIMIT:
+        return None
+    eye = torch.eye(fields, dtype=coupling.dtype, device=coupling.device)
+    return torch.einsum("qab,st->asbtq", coupling, eye).reshape(da * fields, db * fields * q)
+
+
+def cheaper(edges: int, nodes: int, fields: int, width: int, channels: int, q: int, da: int, db: int) -> str:
+    """The cheaper order for one pair, from its sizes: s fields of h, u hidden and m feature channels, Q rows.
+
+    Counts what differs: multiplications in matrix products of decent size, numbers that are permuted, and small matrix
+    products, one per edge, with what it costs to start one (``benchmarks/orders.py`` compares with what is measured).
+    """
+    flop, move, start = 1.0, 15.0, 4000.0
+    aggregate = edges * width * channels * da * db * flop
+    if not (da == 1 and q == db):
+        aggregate += nodes * width * channels * da * db * (move + 2 * q * flop)
+    fold = edges * fields**2 * q * da * db * flop
+    message = edges * (start + fields * q * channels * (2 * db + width) * flop) + fold
+    return "message" if message < aggregate else "aggregate"
 
 
 def node_order(
-    hidden: list[torch.Tensor],
+    hidden: list[Field],
     features: list[torch.Tensor],
     graph: Neighbours,
-    triples: list[Triple],
-    couplings: list[torch.Tensor],
-    folded: list[torch.Tensor | None],
+    pairs: list[tuple[Pair, torch.Tensor, torch.Tensor | None, str]],
     weights: list[torch.Tensor],
     sizes: list[tuple[int, int]],
-    order: str = "auto",
+    chunk: int | None = None,
 ) -> list[torch.Tensor]:
     """Σ_j k(x_ij) f_j at every target, weights applied per node.
 
     Args:
-        hidden: (E, d_a, u) per hidden irreducible, edges in the order of ``graph``.
+        hidden: per hidden irreducible, edges in the order of ``graph``.
         features: (num_sources, d_b, m_b) per input irreducible.
         graph: the neighbours.
-        triples, couplings, folded: the triples, sorted by (a, b), their (r, d_c, d_a, d_b) tensors and folded forms.
-        weights: (K_c, m_c) per output irreducible.
+        pairs: each pair with its coupling (Q, d_a, d_b), the coupling folded or None, and its order; sorted by (b, a).
+        weights: (K_c, m_c) per output irreducible, rows ordered (b, a, coupling, hidden channel, input channel).
         sizes: (d_c, m_c) per output irreducible.
-        order: "aggregate", "expand", or "auto": the cheaper for each pair (a, b).
+        chunk: targets at a time, or None: as many as keep what lies between in the cache, all of them on a GPU.
 
     Returns:
         (num_targets, d_c, m_c) per output irreducible.
     """
-    hidden = [graph.pad(h) for h in hidden]
-    gathered = [f.flatten(1).index_select(0, graph.padded_source).unflatten(1, f.shape[1:]) for f in features]
-    rows, edges = sum(n for n, _ in graph.groups), graph.padded_source.shape[0]
-    # the rows of a weight follow the triples in order
-    parts = [
-        iter(w.split([t.rows.stop - t.rows.start for t in triples if t.c == c]))
-        for c, w in enumerate(weights)
-    ]
-    out: list[torch.Tensor | None] = [None] * len(sizes)
-    for (a, b), items in groupby(zip(triples, couplings, folded), key=lambda item: (item[0].a, item[0].b)):
-        pair, h, x = list(items), hidden[a], gathered[b]
-        u, m = h.shape[2], x.shape[2]
-        how = order
-        if order == "auto":
-            how = _cheaper(
-                edges, rows, u, m, h.shape[1], x.shape[1], sum(C.shape[0] * C.shape[1] for _, C, _ in pair)
-            )
-        if how == "aggregate":
-            A = _aggregate(h.flatten(1), x.flatten(1), graph).reshape(rows, h.shape[1], u, x.shape[1], m)
-            A = A.transpose(2, 3).reshape(rows, h.shape[1] * x.shape[1], u * m)
-        for t, C, F in pair:
-            if how == "aggregate":
-                S = C.permute(1, 0, 2, 3).reshape(-1, A.shape[1]) @ A
-            else:
-                B = _expand(h, C, F)
-                S = _aggregate(B.flatten(0, 1), x.flatten(0, 1), graph, x.shape[1])
-            S = S.reshape(rows * sizes[t.c][0], C.shape[0] * u * m)
-            W, previous = next(parts[t.c]), out[t.c]
-            out[t.c] = S @ W if previous is None else torch.addmm(previous, S, W)
-    done = []
-    for (d, m), y in zip(sizes, out):
-        if y is None:
-            done.append(features[0].new_zeros(graph.num_targets, d, m))
+    operands = Operands(
+        [graph.pad(f.values) for f in hidden],
+        [None if f.gates is None else graph.pad(f.gates) for f in hidden],
+        [f.mix for f in hidden],
+        features,
+        weights,
+    )
+    device = features[0].device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        operands = operands.like([None if x is None else x.to(dtype) for x in operands.flat()])
+        pairs = [(p, C.to(dtype), None if F is None else F.to(dtype), order) for p, C, F, order in pairs]
+
+    def plain(operands: Operands) -> list[torch.Tensor]:
+        fields = [Field(*x) for x in zip(operands.values, operands.mix, operands.gates)]
+        gathered = [
+            f.flatten(1).index_select(0, graph.padded_source).unflatten(1, f.shape[1:])
+            for f in operands.features
+        ]
+        return _contract(fields, gathered, graph.groups, pairs, operands.weights, sizes)
+
+    with torch.autocast(device, enabled=False):
+        if chunk is None and device == "cpu":
+            chunk = targets_at_a_time(pairs, operands, graph)
+        if chunk is None or torch.compiler.is_compiling():
+            out = plain(operands)
         else:
-            done.append(graph.restore(y.reshape(rows, d * m)).reshape(graph.num_targets, d, m))
-    return done
+            out = blocked(pairs, operands, graph, sizes, chunk, plain)
+    return [graph.restore(y.flatten(1)).unflatten(1, y.shape[1:]) for y in out]
 
 
-def _aggregate(
-    left: torch.Tensor, right: torch.Tensor, graph: Neighbours, components: int = 1
+def _contract(
+    hidden: list[Field],
+    features: list[torch.Tensor],
+    groups: Groups,
+    pairs: list[tuple[Pair, torch.Tensor, torch.Tensor | None, str]],
+    weights: list[torch.Tensor],
+    sizes: list[tuple[int, int]],
+) -> list[torch.Tensor]:
+    """(targets, d_c, m_c) per output irreducible, features gathered: (E, d_b, m_b)."""
+    rows = sum(n for n, _ in groups)
+    dense: dict[int, torch.Tensor] = {}
+    coupled: dict[tuple[int, int], list[torch.Tensor]] = {}
+    for pair, C, F, order in pairs:
+        if order == "message":
+            S = _message(hidden[pair.a], features[pair.b], groups, C, F)
+        else:
+            if pair.a not in dense:
+                dense[pair.a] = hidden[pair.a].dense()
+            S = _aggregate(dense[pair.a], features[pair.b], groups, None if pair.is_identity else C)
+        pieces = S.split([sizes[c][0] * r for c, r in pair.parts], 1) if len(pair.parts) > 1 else [S]
+        for (c, r), piece in zip(pair.parts, pieces):
+            coupled.setdefault((c, pair.b), []).append(piece.unflatten(1, (sizes[c][0], r)))
+    out: list[torch.Tensor | None] = [None] * len(sizes)
+    start = [0] * len(sizes)
+    for (c, _), pieces in coupled.items():
+        S = (pieces[0] if len(pieces) == 1 else torch.cat(pieces, 2)).flatten(2).flatten(0, 1)
+        W = weights[c][start[c] : start[c] + S.shape[1]]
+        start[c] += S.shape[1]
+        out[c] = S @ W if out[c] is None else torch.addmm(out[c], S, W)
+    some = features[0]
+    return [some.new_zeros(rows, d, m) if y is None else y.reshape(rows, d, m) for y, (d, m) in zip(out, sizes)]
+
+
+def _message(
+    field: Field, x: torch.Tensor, groups: Groups, C: torch.Tensor, F: torch.Tensor
 ) -> torch.Tensor:
-    """Σ over the edges (and their components) of each target of left ⊗ right: (P c, p), (P c, q) -> (targets, p, q)."""
-    p, q = left.shape[1], right.shape[1]
-    sizes = [n * k * components for n, k in graph.groups]
+    """Σ_e g_e w (C Y_e f_j): (targets, Q, u, m)."""
+    (q, _, db), s, m = C.shape, field.values.shape[2], x.shape[2]
+    M = (field.values.flatten(1) @ F).unflatten(1, (db, s * q))
+    t = torch.bmm(M.transpose(1, 2), x)
+    gates = field.gates[:, None] * field.mix
+    return _product(gates.flatten(1), t.flatten(1), groups, s).unflatten(2, (q, m)).transpose(1, 2)
+
+
+def _aggregate(h: torch.Tensor, x: torch.Tensor, groups: Groups, C: torch.Tensor | None) -> torch.Tensor:
+    """C Σ_e h_e ⊗ f_j: (targets, Q, u, m)."""
+    (_, da, u), (_, db, m) = h.shape, x.shape
+    A = _product(h.flatten(1), x.flatten(1), groups)
+    A = A.reshape(-1, da, u, db, m).transpose(2, 3)
+    if C is None:
+        return A[:, 0]
+    return (C.flatten(1) @ A.flatten(3).flatten(1, 2)).unflatten(2, (u, m))
+
+
+def _product(left: torch.Tensor, right: torch.Tensor, groups: Groups, each: int = 1) -> torch.Tensor:
+    """Σ over the edges of each target and ``each`` rows of an edge: (E, each p), (E, each q) -> (targets, p, q)."""
+    p, q = left.shape[1] // each, right.shape[1] // each
+    sizes = [n * k for n, k in groups]
     if not sizes:
         return left.new_zeros(0, p, q)
     pieces = zip(left.split(sizes), right.split(sizes)) if len(sizes) > 1 else [(left, right)]
     sums = [
-        torch.bmm(x.reshape(n, -1, p).transpose(1, 2), y.reshape(n, -1, q))
-        for (n, _), (x, y) in zip(graph.groups, pieces)
+        torch.bmm(x.reshape(n, k * each, p).transpose(1, 2), y.reshape(n, k * each, q))
+        for (n, k), (x, y) in zip(groups, pieces)
     ]
     return sums[0] if len(sums) == 1 else torch.cat(sums)
 
 
 def kernel_blocks(
     hidden: list[torch.Tensor],
-    triples: list[Triple],
+    pairs: list[Pair],
     couplings: list[torch.Tensor],
     weights: list[torch.Tensor],
     sizes_in: list[tuple[int, int]],
@@ -158,9 +225,14 @@ def kernel_blocks(
     """The kernel on every edge between irreducible blocks: out[c][b] is (E, d_c, m_c, d_b, m_b)."""
     edges = hidden[0].shape[0]
     out = [[hidden[0].new_zeros(edges, dc, mc, db, mb) for db, mb in sizes_in] for dc, mc in sizes_out]
-    for t, C in zip(triples, couplings):
-        (db, mb), (dc, mc), h = sizes_in[t.b], sizes_out[t.c], hidden[t.a]
-        W = weights[t.c][t.rows].reshape(C.shape[0], h.shape[2], mb, mc)
-        dense = torch.einsum("rcab,rumn->aucnbm", C, W).reshape(h.shape[1] * h.shape[2], dc * mc * db * mb)
-        out[t.c][t.b] = out[t.c][t.b] + (h.flatten(1) @ dense).unflatten(1, (dc, mc, db, mb))
+    start = [0] * len(sizes_out)
+    for pair, coupling in zip(pairs, couplings):
+        h, (db, mb) = hidden[pair.a], sizes_in[pair.b]
+        for (c, r), C in zip(pair.parts, coupling.split([sizes_out[c][0] * r for c, r in pair.parts])):
+            (dc, mc), k = sizes_out[c], r * h.shape[2] * mb
+            W = weights[c][start[c] : start[c] + k].reshape(r, h.shape[2], mb, mc)
+            start[c] += k
+            dense = torch.einsum("crab,rumn->aucnbm", C.unflatten(0, (dc, r)), W)
+            dense = dense.reshape(h.shape[1] * h.shape[2], dc * mc * db * mb)
+            out[c][pair.b] = out[c][pair.b] + (h.flatten(1) @ dense).unflatten(1, (dc, mc, db, mb))
     return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,6 +10,8 @@ import torch
 __all__ = ["Neighbours"]
 
 EXACT_DEGREES = 10
+
+Groups = tuple[tuple[int, int], ...]  # (targets, degree) of each
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +35,7 @@ class Neighbours:
     source: torch.Tensor
     target: torch.Tensor
     order: torch.Tensor | None
-    groups: tuple[tuple[int, int], ...]
+    groups: Groups
     position: torch.Tensor | None
     padded_source: torch.Tensor
     row: torch.Tensor | None
@@ -130,6 +133,20 @@ class Neighbours:
     def sorted(self) -> Neighbours:
         """The same graph for edge attributes that have been through :meth:`sort` already, once for all layers."""
         return replace(self, order=None)
+
+    def chunks(self, targets: int) -> Iterator[tuple[Groups, slice, slice]]:
+        """(groups, padded edges, grouped targets) of so many targets at a time."""
+        start, row, groups, size, count = 0, 0, [], 0, 0
+        for n, k in self.groups:
+            while n:
+                take = min(n, targets - count)
+                groups.append((take, k))
+                size, count, n = size + take * k, count + take, n - take
+                if count == targets:
+                    yield tuple(groups), slice(start, start + size), slice(row, row + count)
+                    start, row, groups, size, count = start + size, row + count, [], 0, 0
+        if groups:
+            yield tuple(groups), slice(start, start + size), slice(row, row + count)
 
     def sort(self, values: torch.Tensor) -> torch.Tensor:
         """Values (E, ...) of the user's edges, in the prepared order."""
