@@ -128,7 +128,7 @@ def main():
     for key in args.sweep:
         label = LABELS.get(key, key)
         table.head(f"{label}, the others as above")
-        points = {name: [] for name in measured}
+        points, kept = {name: [] for name in measured}, []
         for value in values[key]:
             case = replace(standard, **{key: value})
             result = row(str(value), f"Against {label}", case, run(case))
@@ -136,6 +136,7 @@ def main():
             if "both" in result:
                 # spins act through the numbers of their components
                 size = (value + 1) ** 2 if key == "degree" else value
+                kept.append((value, result["saved"]))
                 for name in measured:
                     points[name].append((size, result[name]))
         if len(points["both"]) > 1:
@@ -144,8 +145,11 @@ def main():
             text = ", ".join(f"{k} {a:.2f} ({b:.2f})" for k, (a, b) in fits.items())
             summary.append(f"Powers of {what}, over all values (between the last two): {text}.")
             if key == "neighbours":
-                edge, node = (2**20 * v / standard.points for v in line(*zip(*points["allocated"])))
-                summary.append(f"Allocated: {edge:.0f} bytes for each edge and {node:.0f} for each node.")
+                sizes, saved = zip(*kept)
+                edge, node = (2**20 * v / standard.points for v in line(sizes, saved))
+                summary.append(
+                    f"Saved for the backward pass: {edge:.0f} bytes for each edge and {node:.0f} for each node."
+                )
             lines = {
                 "time, ms": points["both"],
                 "operations expected, GFLOP / 10": [(x, 10 * y) for x, y in points["expected"]],
