@@ -87,9 +87,10 @@ def cheaper(edges: int, nodes: int, fields: int, width: int, pairs: list[tuple[i
     products, one per edge, with what it costs to start one; tiny ones are done by a loop that is not
     vectorised. ``benchmarks/orders.py`` compares the choice with what is measured.
     """
-    permute, start, tiny, slow = 15.0, 4000.0, 400, 70.0
+    start, tiny, slow = 4000.0, 400, 70.0
     aggregate = message = 0.0
     for m, q, da, db in pairs:
+        permute = 15 + 200 / m
         aggregate += edges * width * m * da * db + nodes * width * m * da * db * (permute + q)
         product = fields * q * db * m
         message += edges * (slow * product if product < tiny else start + 2 * product)
