@@ -8,6 +8,7 @@ import torch
 
 from ..errors import RepError
 from ..ops.contract import ORDERS, Pair, cheaper, node_order
+from ..ops.formats import as_edges
 from ..ops.neighbours import Grouped, Neighbours
 from ..ops.segment import BACKENDS, segment_reduce
 from ..rep import Rep
@@ -47,8 +48,9 @@ class PointConv(EquivariantModule):
 
     Shapes:
         x (N, rep_in.size), pos (N, d), edge_index (2, E), edge_attr (E, edge_rep.size) -> (N, rep_out.size); with pairs
-        (source, target) of x and pos, where x[1] may be None (no term i = j), -> (N_target, rep_out.size). A prepared
-        :class:`Neighbours` is accepted in place of ``edge_index``.
+        (source, target) of x and pos, where x[1] may be None (no term i = j), -> (N_target, rep_out.size). In place of
+        ``edge_index`` a prepared :class:`Neighbours`, an EdgeIndex, or a sparse adjacency (target, source) is accepted,
+        whose values are the edge attributes where none are passed (:func:`emkernel.ops.formats.as_edges`).
 
     Raises:
         RepError, ValueError, IndexError, TypeError: what was given does not fit, said precisely.
@@ -114,8 +116,11 @@ class PointConv(EquivariantModule):
                     f"has {len(pos_source)} and {len(pos_target)}"
                 )
         else:
-            grouped = True if self.chunk is not None else None
-            graph = Neighbours.of(edge_index, len(pos_source), len(pos_target), grouped=grouped)
+            sizes = len(pos_source), len(pos_target)
+            edge_index, values = as_edges(edge_index, *sizes)
+            if edge_attr is None and values is not None and self.edge_rep is not None:
+                edge_attr = values[:, None] if values.ndim == 1 else values
+            graph = Neighbours.of(edge_index, *sizes, grouped=True if self.chunk is not None else None)
         if edge_attr is not None and len(edge_attr) != graph.num_edges:
             raise ValueError(f"edge_attr has {len(edge_attr)} rows for {graph.num_edges} edges")
         edge_vec = pos_target[graph.target] - pos_source[graph.source]
