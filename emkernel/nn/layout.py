@@ -142,7 +142,7 @@ def _digest(rep: Rep) -> torch.Tensor:
 
     group = _rounded(rep.group.discrete_generators, rep.group.lie_algebra)
     content = hashlib.sha256(f"{group}|{describe(rep)}".encode()).digest()
-    return torch.tensor(list(content[:8]), dtype=torch.uint8)
+    return torch.tensor(list(content[:8]), dtype=torch.uint8, device="cpu")
 
 
 def _rounded(discrete: np.ndarray, lie: np.ndarray) -> str:

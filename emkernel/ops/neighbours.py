@@ -253,7 +253,9 @@ def _spans(index: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor, 
     first = last - further
     rows = torch.stack([nodes[:-1], begin, torch.minimum(end, begin + ROW_LIMIT), first, last], 1)
 
-    chunk = torch.arange(max(index.shape[0] - 1, 0) // ROW_LIMIT, device=index.device)
+    # neither 0 nor 1 where it is compiled: for these another program would be made
+    spare = 2 if torch.compiler.is_compiling() else 0
+    chunk = torch.arange(max(index.shape[0] - 1, 0) // ROW_LIMIT + spare, device=index.device)
     if size == 0:
         return rows, rows.new_zeros(chunk.shape[0], 5), end - begin
     row = torch.searchsorted(last, chunk, right=True)
