@@ -64,8 +64,9 @@ def exported(module, nodes=7, count=20, strict=False):
     return torch.export.export(module, inputs(nodes, count), dynamic_shapes=shapes, strict=strict)
 
 
-@pytest.mark.parametrize("strict", [False, True])
-@pytest.mark.parametrize("make", [conv, Network])
+@pytest.mark.parametrize(("make", "strict"), [
+    (conv, False), (Network, False), (conv, True), pytest.param(Network, True, marks=pytest.mark.slow),
+])  # fmt: skip
 def test_an_exported_program_takes_any_number_of_nodes_and_edges(make, strict):
     module = make().eval()
     program = exported(module, strict=strict).module()
@@ -74,6 +75,26 @@ def test_an_exported_program_takes_any_number_of_nodes_and_edges(make, strict):
         torch.testing.assert_close(program(*args), module(*args), rtol=1e-4, atol=1e-5)
 
 
+class Fixed(torch.nn.Module):
+    """A convolution on one graph."""
+
+    def __init__(self, layer, graph):
+        super().__init__()
+        self.layer, self.graph = layer, graph
+
+    def forward(self, x, pos):
+        return self.layer(x, pos, self.graph)
+
+
+def test_a_prepared_graph_is_a_constant_of_an_exported_program():
+    x, pos, edge_index = inputs(7, 20)
+    fixed = Fixed(conv().eval(), Neighbours.of(edge_index, 7, grouped=False))
+    program = torch.export.export(fixed, (x, pos)).module()
+    x, pos, _ = inputs(7, 20, seed=5)
+    torch.testing.assert_close(program(x, pos), fixed.layer(x, pos, edge_index), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
 def test_an_exported_program_is_a_file(tmp_path):
     module = Network().eval()
     torch.export.save(exported(module), tmp_path / "network.pt2")
