@@ -13,6 +13,7 @@ G = ek.groups.O(3)
 @pytest.fixture(autouse=True)
 def fresh_compiler():
     torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     yield
     torch._dynamo.reset()
 
@@ -25,10 +26,9 @@ def randint(high, *shape, seed=0):
     return torch.randint(high, shape, generator=torch.Generator().manual_seed(seed))
 
 
-def agree(module, calls, backend="aot_eager", graphs=1):
-    """Value and gradient of the compiled module are those of the module, with so many graphs for all calls."""
-    frames = torch._dynamo.testing.CompileCounterWithBackend(backend)
-    compiled = torch.compile(module, fullgraph=True, dynamic=True, backend=frames)
+def agree(module, calls, backend="aot_eager"):
+    """Value and gradient of the compiled module are those of the module, one compilation for all calls."""
+    compiled = torch.compile(module, fullgraph=True, dynamic=True, backend=backend)
     parameters = [p for p in module.parameters() if p.requires_grad]
     for args in calls:
         outs = [f(*args) for f in (module, compiled)]
@@ -37,7 +37,7 @@ def agree(module, calls, backend="aot_eager", graphs=1):
         for a, b in zip(first, second):
             if a is not None:
                 torch.testing.assert_close(b, a, rtol=1e-3, atol=1e-4 * max(1.0, a.abs().max().item()))
-    assert frames.frame_count == graphs
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
 def small_conv(**options):
@@ -107,4 +107,5 @@ def test_shapes_with_their_graphs_prepared():
         batch = GraphBatch(pos, torch.arange(count).repeat_interleave(points), count, x={"normal": pos})
         return batch, net.graphs(batch)
 
-    agree(net, [shapes(3, 50), shapes(4, 61)])
+    # sizes that are equal by chance would be taken to be equal always
+    agree(net, [shapes(3, 47), shapes(4, 61)])

@@ -75,7 +75,8 @@ class Bilinear(EquivariantModule):
         xs, ys = self.left.blocks(xs), self.right.blocks(ys)
         found: dict[int, list[torch.Tensor]] = {c.index: [] for c in self._wanted}
         for i, j, name, targets in self._pairs:
-            z = torch.einsum("qij,niu,nju->nqu", getattr(self, name), xs[i], ys[j])
+            products = (xs[i][:, :, None] * ys[j][:, None]).flatten(1, 2)
+            z = getattr(self, name).flatten(1) @ products
             at = 0
             for index, d, r in targets:
                 piece = z[:, at : at + r * d].unflatten(1, (r, d))

@@ -121,6 +121,8 @@ class Pairings(EquivariantModule):
         out = [blocks[0].new_ones(blocks[0].shape[0], 0)]
         for i, j, name in self._terms:
             left, right = getattr(self, f"_pairs{name}")
-            value = torch.einsum("nim,rij,njp->nrmp", blocks[i], getattr(self, f"form{name}"), blocks[j])
+            # two by two: for three at once a compiler would fix the number of edges
+            value = torch.einsum("rij,njp->nrip", getattr(self, f"form{name}"), blocks[j])
+            value = torch.einsum("nim,nrip->nrmp", blocks[i], value)
             out.append(torch.asinh(value[:, :, left, right].flatten(1)))
         return torch.cat(out, 1)
