@@ -24,6 +24,7 @@ from .errors import DataError, GroupError, RepError, SolverError
 from .finite_reps import PermutationRep, induced, permutation_rep, quotient, regular
 from .graph import interval_graph, knn_graph, radius_graph
 from .group_element import GroupElement
+from .interop import e3nn_basis, e3nn_rep
 from .matrix_group import MatrixGroup
 from .ops.neighbours import Neighbours
 from .powers import alt, sym, traceless
@@ -63,6 +64,8 @@ __all__ = [
     "check_rep",
     "conjugacy_classes",
     "data",
+    "e3nn_basis",
+    "e3nn_rep",
     "equivariance_error",
     "equivariant_basis",
     "equivariant_polynomials",

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
+from math import prod
 
 import numpy as np
 
@@ -262,7 +263,7 @@ class ProductRep(Rep):
 
     @property
     def size(self):
-        return int(np.prod([f.size for f in self.factors]))
+        return prod([f.size for f in self.factors])
 
     @property
     def units(self):

@@ -25,7 +25,7 @@ LAYERS = [
     "solver.store", "solver.polish", "solver.reductive", "solver.coordinates", "solver.averaging", "solver.orbits",
     "solver.nullspace",
     "solver.splitting", "solver.irreps", "solver.coupling", "solver.forms", "solver.invariants", "solver.polynomials",
-    "solver", "powers", "characters",
+    "solver", "powers", "characters", "interop",
     "ops", "nn", "graph", "batch", "models", "checks", "testing", "data", "", "train", "cli", "plots",
 ]  # fmt: skip
 SOLVER_ONLY = {"emlp", "jax", "jaxlib", "objax"}

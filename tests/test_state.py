@@ -133,6 +133,36 @@ def test_saved_layers_give_the_same_outputs_whatever_was_built_first(elsewhere):
     assert elsewhere["reversed"] < 1e-11
 
 
+def test_a_checkpoint_is_loaded_where_emlp_and_jax_are_not_installed(tmp_path):
+    """Nothing is in the store either: numpy solves, and the basis is the checkpoint's."""
+    saved = {name: make("PointConv", name) for name in ("octahedral", "O(3)", "O(1,1)")}
+    kept = {name: (layer.state_dict(), layer(*arguments(layer)).detach()) for name, layer in saved.items()}
+    torch.save(kept, tmp_path / "kept.pt")
+    worst = run(
+        """
+        import importlib.util, sys
+        absent, find_spec = {"emlp", "jax", "jaxlib", "objax"}, importlib.util.find_spec
+        importlib.util.find_spec = lambda name, *a: None if name in absent else find_spec(name, *a)
+        sys.modules.update(dict.fromkeys(absent))
+        import torch
+        from test_state import arguments, make
+        kept, worst = torch.load(sys.argv[1], weights_only=True), 0.0
+        for name, (state, y) in kept.items():
+            layer = make("PointConv", name, seed=99)
+            assert (layer(*arguments(layer)) - y).abs().max() > 1e-3
+            layer.load_state_dict(state)
+            worst = max(worst, float((layer(*arguments(layer)) - y).abs().max()))
+        print(worst)
+    """,
+        tmp_path / "kept.pt",
+        PYTHONHASHSEED="5",
+        OMP_NUM_THREADS="2",
+        EMKERNEL_STORE=":memory:",
+        EMKERNEL_SHIPPED="0",
+    )
+    assert float(worst) < 1e-11
+
+
 def forget():
     """Another process, as far as the tables of irreducibles go; returns the function that remembers."""
     kept = dict(irreps_module._tables)

@@ -22,12 +22,20 @@ class EquivariantModule(nn.Module):
     def __init__(self):
         super().__init__()
         self._exact: dict[str, torch.Tensor] = {}
+        self._indices: dict[str, torch.Tensor] = {}
         self._meets_foreign = False  # while a checkpoint of another group is loaded: its constants are not taken
 
     def _constant(self, name: str, array: np.ndarray | torch.Tensor) -> None:
-        exact = torch.as_tensor(array, dtype=torch.float64).detach().clone()
+        # on the CPU also where modules are built on another device: on the meta device it would have no values
+        exact = torch.as_tensor(array, dtype=torch.float64, device="cpu").detach().clone()
         self._exact[name] = exact
-        self.register_buffer(name, exact.to(torch.get_default_dtype()), persistent=False)
+        here, dtype = torch.get_default_device(), torch.get_default_dtype()
+        self.register_buffer(name, exact.to(here, dtype), persistent=False)
+
+    def _index(self, name: str, array: np.ndarray) -> None:
+        """Integers fixed by the group, which neither change with the dtype nor are saved."""
+        self._indices[name] = torch.as_tensor(array, device="cpu")
+        self.register_buffer(name, self._indices[name].to(torch.get_default_device()), persistent=False)
 
     @property
     def _like(self) -> torch.Tensor | None:
@@ -44,6 +52,8 @@ class EquivariantModule(nn.Module):
             self._buffers[name] = (
                 exact.to(device=now.device, dtype=now.dtype) if now.device.type != "meta" else now
             )
+        for name, index in self._indices.items():
+            self._buffers[name] = index.to(self._buffers[name].device)
         self._constants_changed()
         return self
 
@@ -59,6 +69,11 @@ class EquivariantModule(nn.Module):
 
     def _load_from_state_dict(self, state_dict, prefix, metadata, strict, missing, unexpected, errors):
         super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, unexpected, errors)
+        if (version := metadata.get("version") or 1) > self._version:
+            errors.append(
+                f"{prefix.rstrip('.')}: the checkpoint is of version {version} of {type(self).__name__}, of which this "
+                f"emkernel reads up to {self._version}; update emkernel"
+            )
         # children come after their parents
         if any(m.is_foreign(state_dict, prefix + name) for name, m in self._layouts()):
             for m in self.modules():

@@ -8,6 +8,7 @@ import torch
 
 from ..errors import RepError
 from ..ops.contract import ORDERS, cheaper, node_order
+from ..ops.formats import as_edges
 from ..ops.neighbours import Grouped, Neighbours
 from ..ops.segment import BACKENDS, segment_reduce
 from ..rep import Rep
@@ -47,8 +48,9 @@ class PointConv(EquivariantModule):
 
     Shapes:
         x (N, rep_in.size), pos (N, d), edge_index (2, E), edge_attr (E, edge_rep.size) -> (N, rep_out.size); with pairs
-        (source, target) of x and pos, where x[1] may be None (no term i = j), -> (N_target, rep_out.size). A prepared
-        :class:`Neighbours` is accepted in place of ``edge_index``.
+        (source, target) of x and pos, where x[1] may be None (no term i = j), -> (N_target, rep_out.size). In place of
+        ``edge_index`` a prepared :class:`Neighbours`, an EdgeIndex, or a sparse adjacency (target, source) is accepted,
+        whose values are the edge attributes where none are passed (:func:`emkernel.ops.formats.as_edges`).
 
     Raises:
         RepError, ValueError, IndexError, TypeError: what was given does not fit, said precisely.
@@ -106,17 +108,21 @@ class PointConv(EquivariantModule):
         self, x, pos, edge_index, edge_attr: torch.Tensor | None = None, size: tuple[int, int] | None = None
     ) -> torch.Tensor:
         x_source, x_target, pos_source, pos_target = self._sides(x, pos, size)
+        # shapes, as a length would be a constant of an exported program
+        sizes = pos_source.shape[0], pos_target.shape[0]
         if isinstance(edge_index, Neighbours):
             graph = edge_index
-            if (graph.num_sources, graph.num_targets) != (len(pos_source), len(pos_target)):
+            if (graph.num_sources, graph.num_targets) != sizes:
                 raise ValueError(
                     f"the prepared graph joins {graph.num_sources} sources to {graph.num_targets} targets, pos "
-                    f"has {len(pos_source)} and {len(pos_target)}"
+                    f"has {sizes[0]} and {sizes[1]}"
                 )
         else:
-            grouped = True if self.chunk is not None else None
-            graph = Neighbours.of(edge_index, len(pos_source), len(pos_target), grouped=grouped)
-        if edge_attr is not None and len(edge_attr) != graph.num_edges:
+            edge_index, values = as_edges(edge_index, *sizes)
+            if edge_attr is None and values is not None and self.edge_rep is not None:
+                edge_attr = values[:, None] if values.ndim == 1 else values
+            graph = Neighbours.of(edge_index, *sizes, grouped=True if self.chunk is not None else None)
+        if edge_attr is not None and edge_attr.shape[0] != graph.num_edges:
             raise ValueError(f"edge_attr has {len(edge_attr)} rows for {graph.num_edges} edges")
         edge_vec = pos_target[graph.target] - pos_source[graph.source]
         edge_attr = None if edge_attr is None else graph.sort(edge_attr)
@@ -182,14 +188,14 @@ class PointConv(EquivariantModule):
             if not isinstance(p, torch.Tensor) or p.ndim != 2 or p.shape[1] != d:
                 given = tuple(p.shape) if isinstance(p, torch.Tensor) else type(p).__name__
                 raise ValueError(f"{name} must be (N, {d}) for {self.rep_in.group.name}, got {given}")
-            if f is not None and (f.ndim != 2 or len(f) != len(p)):
+            if f is not None and (f.ndim != 2 or f.shape[0] != p.shape[0]):
                 raise ValueError(
                     f"x and {name} have {len(f)} and {len(p)} nodes; expected one feature vector (N, "
                     f"{self.rep_in.size}) per point"
                 )
             if p.dtype != weight.dtype and not torch.is_autocast_enabled(p.device.type):
                 raise TypeError(f"{name} has dtype {p.dtype}, the layer {weight.dtype}: convert one of them")
-        if size is not None and tuple(size) != (len(pos_source), len(pos_target)):
+        if size is not None and tuple(size) != (pos_source.shape[0], pos_target.shape[0]):
             raise ValueError(
                 f"size={tuple(size)} but pos has {len(pos_source)} sources and {len(pos_target)} targets"
             )

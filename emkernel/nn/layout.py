@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import torch
 
-from ..rep import DualRep, ProductRep, Rep, ScalarRep, SubRep, SumRep, VectorRep
+from ..rep import DualRep, GivenRep, ProductRep, Rep, ScalarRep, SubRep, SumRep, VectorRep
 from ..solver.irreps import Irrep, irrep_table
 from ._module import EquivariantModule
 
@@ -134,12 +134,20 @@ def _digest(rep: Rep) -> torch.Tensor:
             return f"dual({describe(r.base)})"
         if isinstance(r, SubRep):
             return f"sub({describe(r.base)};{hashlib.sha256(np.round(r.back, 10).tobytes()).hexdigest()})"
-        expression = isinstance(r, (Irrep, ScalarRep, VectorRep))
-        return str(r) if expression else r.images.digest
+        if isinstance(r, (Irrep, ScalarRep, VectorRep)):
+            return str(r)
+        if isinstance(r, GivenRep):
+            return f"given({_rounded(r.images.discrete, r.images.lie)})"
+        return r.images.digest
 
-    # generators to ten digits: another library's cosine may differ in the last one
-    group = hashlib.sha256(str((rep.group.d, len(rep.group.discrete_generators))).encode())
-    for generators in (rep.group.discrete_generators, rep.group.lie_algebra):
-        group.update((np.round(generators, 10) + 0.0).tobytes())
-    content = hashlib.sha256(f"{group.hexdigest()}|{describe(rep)}".encode()).digest()
-    return torch.tensor(list(content[:8]), dtype=torch.uint8)
+    group = _rounded(rep.group.discrete_generators, rep.group.lie_algebra)
+    content = hashlib.sha256(f"{group}|{describe(rep)}".encode()).digest()
+    return torch.tensor(list(content[:8]), dtype=torch.uint8, device="cpu")
+
+
+def _rounded(discrete: np.ndarray, lie: np.ndarray) -> str:
+    """A digest of matrices to ten digits: another library's cosine may differ in the last one."""
+    digest = hashlib.sha256(str((discrete.shape[-1], len(discrete))).encode())
+    for matrices in (discrete, lie):
+        digest.update((np.round(matrices, 10) + 0.0).tobytes())
+    return digest.hexdigest()

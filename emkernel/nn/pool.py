@@ -45,5 +45,5 @@ class InvariantPool(EquivariantModule):
                 f"batch has shape {tuple(batch.shape)}, expected ({x.shape[0]},): one cloud index per node"
             )
         if num_graphs is None:
-            num_graphs = int(batch.max()) + 1 if len(batch) else 0
+            num_graphs = int(batch.max()) + 1 if batch.shape[0] else 0
         return torch.cat([segment_reduce(values, batch, num_graphs, r) for r in self.reduce], 1)

@@ -56,8 +56,8 @@ class RadialInvariants(EquivariantModule):
             self._constant("powers", [4.0 / k for k in self._degrees])
         for k in range(2, self._top + 1):
             table = monomials(d, k)
-            self.register_buffer(f"_parent{k}", torch.as_tensor(table.parent), persistent=False)
-            self.register_buffer(f"_variable{k}", torch.as_tensor(table.variable), persistent=False)
+            self._index(f"_parent{k}", table.parent)
+            self._index(f"_variable{k}", table.variable)
 
     def invariants(self, v: torch.Tensor) -> torch.Tensor:
         """(E, number of generators), by degree."""
@@ -113,7 +113,7 @@ class Pairings(EquivariantModule):
                 if not keep.any() or not len(forms):
                     continue
                 self._constant(f"form{i}_{j}", forms)
-                self.register_buffer(f"_pairs{i}_{j}", torch.as_tensor(pairs[:, keep]), persistent=False)
+                self._index(f"_pairs{i}_{j}", pairs[:, keep])
                 self._terms.append((i, j, f"{i}_{j}"))
                 self.size += int(keep.sum()) * len(forms)
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from .formats import FORMATS, as_edges
+
 __all__ = ["CSR", "ROW_LIMIT", "Grouped", "Groups", "Neighbours"]
 
 EXACT_DEGREES = 10
@@ -45,10 +47,10 @@ class Neighbours:
         check: bool | None = None,
         grouped: bool | None = None,
     ) -> Neighbours:
-        """Prepare ``edge_index`` (2, E), source in row 0 and target in row 1.
+        """Prepare ``edge_index`` (2, E), source in row 0 and target in row 1, or a graph in another format.
 
         Args:
-            edge_index: (2, E) integer tensor.
+            edge_index: (2, E) integer tensor, or what else :func:`emkernel.ops.formats.as_edges` reads.
             num_sources: number of source nodes.
             num_targets: number of target nodes; as many as sources by default.
             check: check that indices are in range; by default only on the CPU (on a GPU it synchronises).
@@ -60,8 +62,8 @@ class Neighbours:
             IndexError: an index out of range.
         """
         num_targets = num_sources if num_targets is None else num_targets
-        host = edge_index.device.type == "cpu" if isinstance(edge_index, torch.Tensor) else True
-        host = host and not torch.compiler.is_compiling()
+        edge_index, _ = as_edges(edge_index, num_sources, num_targets)
+        host = edge_index.device.type == "cpu" and not torch.compiler.is_compiling()
         edge_index = _checked(edge_index, num_sources, num_targets, host if check is None else check)
         form = Grouped if (host if grouped is None else grouped) else CSR
         return form._of(edge_index, num_sources, num_targets)
@@ -219,13 +221,8 @@ class CSR(Neighbours):
 
 def _checked(edge_index: torch.Tensor, num_sources: int, num_targets: int, check: bool) -> torch.Tensor:
     """The edges as int64; wrong shapes and types raise, and with ``check`` indices out of range."""
-    if not isinstance(edge_index, torch.Tensor) or edge_index.ndim != 2 or edge_index.shape[0] != 2:
-        given = (
-            tuple(edge_index.shape) if isinstance(edge_index, torch.Tensor) else type(edge_index).__name__
-        )
-        raise ValueError(
-            f"edge_index must be a (2, E) tensor, source in row 0 and target in row 1; got {given}"
-        )
+    if edge_index.ndim != 2 or edge_index.shape[0] != 2:
+        raise ValueError(f"edge_index must be {FORMATS}; got shape {tuple(edge_index.shape)}")
     if edge_index.dtype not in (torch.int64, torch.int32):
         raise ValueError(f"edge_index must be of an integer type, got {edge_index.dtype}")
     edge_index = edge_index.long()
@@ -256,7 +253,9 @@ def _spans(index: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor, 
     first = last - further
     rows = torch.stack([nodes[:-1], begin, torch.minimum(end, begin + ROW_LIMIT), first, last], 1)
 
-    chunk = torch.arange(max(index.shape[0] - 1, 0) // ROW_LIMIT, device=index.device)
+    # neither 0 nor 1 where it is compiled: for these another program would be made
+    spare = 2 if torch.compiler.is_compiling() else 0
+    chunk = torch.arange(max(index.shape[0] - 1, 0) // ROW_LIMIT + spare, device=index.device)
     if size == 0:
         return rows, rows.new_zeros(chunk.shape[0], 5), end - begin
     row = torch.searchsorted(last, chunk, right=True)

@@ -64,7 +64,8 @@ def segment_reduce(
     if reduce in ("sum", "mean"):
         out = values.new_zeros(size, *values.shape[1:]).index_add(0, index, values)
         if reduce == "mean":
-            count = torch.bincount(index, minlength=size).clamp(min=1).to(values.dtype)
+            # a bincount has a length of its own, which an exported program cannot know
+            count = index.new_zeros(size).index_add(0, index, torch.ones_like(index)).clamp(min=1).to(values.dtype)
             out = out / count.reshape(-1, *[1] * (values.ndim - 1))
         return out
     wide = index.reshape(-1, *[1] * (values.ndim - 1)).expand_as(values)
