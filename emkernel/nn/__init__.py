@@ -7,6 +7,7 @@ from .linear import Linear
 from .mlp import EMLP
 from .nonlinear import Gate, Invariants
 from .norm import BatchNorm
+from .orbit import OrbitELU
 from .pool import InvariantPool
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "Invariants",
     "InvariantPool",
     "Linear",
+    "OrbitELU",
     "PointConv",
 ]
