@@ -7,7 +7,7 @@ import math
 import torch
 
 from ..errors import RepError
-from ..ops.contract import ORDERS, Pair, cheaper, node_order
+from ..ops.contract import ORDERS, cheaper, node_order
 from ..ops.neighbours import Grouped, Neighbours
 from ..ops.segment import BACKENDS, segment_reduce
 from ..rep import Rep
@@ -133,12 +133,11 @@ class PointConv(EquivariantModule):
 
     def _node_order(self, x, edge_vec, edge_attr, graph: Neighbours) -> torch.Tensor:
         kernel, layout = self.kernel, self.kernel.layout_out
-        pairs = list(zip(kernel.pairs, kernel.couplings, kernel.folded))
         blocks = node_order(
             kernel.hidden(edge_vec, edge_attr),
             kernel.layout_in.blocks(x),
             graph,
-            [(*pair, self._order(*pair, graph)) for pair in pairs],
+            list(zip(kernel.pairs, kernel.couplings, kernel.folded, self._orders(graph))),
             list(kernel.weight),
             [(r.size, m) for r, m in zip(layout.irreps, layout.copies)],
             self.chunk,
@@ -146,15 +145,24 @@ class PointConv(EquivariantModule):
         out = layout.flat(blocks)
         return out / graph.degree.clamp(min=1).to(out.dtype)[:, None] if self.aggr == "mean" else out
 
-    def _order(self, pair: Pair, C: torch.Tensor, folded: torch.Tensor | None, graph: Neighbours) -> str:
-        if folded is None or not isinstance(graph, Grouped):
-            return "aggregate"
-        if self.contraction != "auto":
-            return self.contraction
-        k, edges = self.kernel, graph.padded_source.shape[0]
-        return cheaper(
-            edges, graph.num_targets, k.fields[pair.a], k.width, k.layout_in.copies[pair.b], *C.shape
-        )
+    def _orders(self, graph: Neighbours) -> list[str]:
+        """The order of each pair, one for all pairs of a hidden irreducible."""
+        k, edges = self.kernel, graph.padded_source.shape[0] if isinstance(graph, Grouped) else graph.num_edges
+        sizes: dict[int, list[tuple[int, ...]]] = {}
+        for pair, C, F in zip(k.pairs, k.couplings, k.folded):
+            if F is None or not isinstance(graph, Grouped):
+                sizes.setdefault(pair.a, []).append(())
+            else:
+                sizes.setdefault(pair.a, []).append((k.layout_in.copies[pair.b], *C.shape))
+        found = {}
+        for a, each in sizes.items():
+            if () in each or self.contraction == "aggregate":
+                found[a] = "aggregate"
+            elif self.contraction == "auto":
+                found[a] = cheaper(edges, graph.num_targets, k.fields[a], k.width, each)
+            else:
+                found[a] = "message"
+        return [found[pair.a] for pair in k.pairs]
 
     def _reference(self, x, edge_vec, edge_attr, graph: Neighbours) -> torch.Tensor:
         messages = torch.einsum("eoi,ei->eo", self.kernel(edge_vec, edge_attr), x[graph.source])

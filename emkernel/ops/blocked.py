@@ -109,80 +109,87 @@ class _Blocked(torch.autograd.Function):
         work = _Work(pairs, ctx.places.like(flat), graph, sizes, total)
         for groups, edges, rows in graph.chunks(ctx.chunk):
             work.backward(groups, edges, [g[rows] for g in grads])
+        work.finish()
         return *[None] * 6, *total.flat()
 
 
 class _Work:
     """The contraction on one chunk after another.
 
-    Of a pair (a, b), Q its coupled components: A = Σ_e h ⊗ f (n, d_a u, d_b m), permuted to B (n, d_a d_b, u m);
-    or the coupled fields M (E, d_b, s Q), the messages t = M^T f (E, s Q, m) and v = g w (E, s u). Then S (n, Q, u, m).
-    X_cb (n, d_c, couplings, u, m) has the couplings of all S to c. What is done to these arrays is the same for all
-    chunks of one shape: it is written down once, as a list of calls on fixed arrays.
+    Fields h that are summed stand side by side in H (E, P), all features in f (E, R), and A = Σ_e h ⊗ f (n, P, R). Its
+    part of a pair (a, b) is permuted to B (n, d_a d_b, u m) and coupled to S (n, d_c, r u m) for each c. Where fields
+    are sent as messages instead, there are the coupled fields M (E, d_b, s Q), the messages t = M^T f (E, s Q, m) and
+    v = g w (E, s u), which make T (n, u, Q, m), and this the same S.
+
+    What is done to these arrays is the same for all chunks of one shape: it is written down once, as a list of calls.
     """
 
     def __init__(self, pairs, operands: Operands, graph: Grouped, sizes, total: Operands | None = None):
         self.pairs, self.operands, self.sizes, self.source = pairs, operands, sizes, graph.padded_source
         self.total = total
+        self._x = torch.cat([x.flatten(1) for x in operands.features], 1)
+        self._dx = None if total is None else torch.zeros_like(self._x)
+        self._needs_x = total is not None and any(x is not None for x in total.features)
         self._arrays: dict[tuple, torch.Tensor] = {}
         self._written: dict[Groups, list[Callable]] = {}
-        self._as_message = sorted({p.a for p, *_, order in pairs if order == "message"})
-        self._as_sum = sorted({p.a for p, *_, order in pairs if order != "message"})
-        # (c, b) -> first row of the weight, number of couplings, channels; each pair's first coupling among these
-        self._span: dict[tuple[int, int], tuple[int, int, int, int]] = {}
-        self._first: list[list[int]] = []
+        messages = {p.a for p, *_, order in pairs if order == "message"}
+        self._messages, self._sums = sorted(messages), [a for a in range(len(operands.values)) if a not in messages]
+        self._in_h = _slices(operands.values[a].shape[1] * operands.width(a) for a in self._sums)
+        self._in_h = dict(zip(self._sums, self._in_h))
+        self._in_f = _slices(x[0].numel() for x in operands.features)
+        # the rows of the weights that belong to each pair and output
+        self._rows: list[list[slice]] = []
         start = [0] * len(sizes)
         for p, *_ in pairs:
-            self._first.append([])
-            u, m = operands.width(p.a), operands.features[p.b].shape[2]
+            self._rows.append([])
             for c, r in p.parts:
-                row, count, *_ = self._span.get((c, p.b), (start[c], 0))
-                self._first[-1].append(count)
-                self._span[c, p.b] = row, count + r, u, m
-                start[c] += r * u * m
+                end = start[c] + r * operands.width(p.a) * operands.features[p.b].shape[2]
+                self._rows[-1].append(slice(start[c], end))
+                start[c] = end
 
     def forward(self, groups: Groups, edges: slice, out: list[torch.Tensor]) -> None:
         """Fill the rows of a chunk."""
+        self._shape(groups)
         if groups not in self._written:
             self._calls, self._begun = [], set()
-            self._shape(groups)
             self._couple(groups)
-            for (c, b), (row, *_) in self._span.items():
-                X = self._coupled("X", c, b)
-                W = self.operands.weights[c][row : row + X.shape[1]]
-                self._add(torch.addmm, X, W, to=self._array("y", c, shape=(self.n * self.sizes[c][0], W.shape[1])))
+            for i, (p, *_) in enumerate(self.pairs):
+                for (c, _), rows, S in zip(p.parts, self._rows[i], self._coupled("S", i)):
+                    self._add(torch.addmm, S, self.operands.weights[c][rows], to=self._outputs(c))
             self._written[groups] = self._calls
-        self._shape(groups)
         self._load(edges)
         for call in self._written[groups]:
             call()
-        made = {c for c, _ in self._span}
+        made = {c for p, *_ in self.pairs for c, _ in p.parts}
         for c, y in enumerate(out):
-            y.copy_(self._array("y", c, shape=y.shape)) if c in made else y.zero_()
+            y.flatten(0, 1).copy_(self._outputs(c)) if c in made else y.zero_()
 
     def backward(self, groups: Groups, edges: slice, grads: list[torch.Tensor]) -> None:
         """Add the derivatives of a chunk to the total."""
+        self._shape(groups)
         if groups not in self._written:
             self._calls, self._begun = [], set()
-            self._shape(groups)
             self._couple(groups)
             self._uncouple(groups)
             self._factors()
             self._written[groups] = self._calls
-        self._shape(groups)
         self._load(edges)
         for c, g in enumerate(grads):
-            self._array("dout", c, shape=g.shape).copy_(g)
+            self._outputs(c).copy_(g.flatten(0, 1))
         for call in self._written[groups]:
             call()
-        for b, x in enumerate(self.total.features):
-            if x is not None:
-                df = self._array("df", b, shape=(self.e, x[0].numel()))
-                x.flatten(1).index_add_(0, self.source[edges], df)
-        for name, whole in (("dy", self.total.values), ("dg", self.total.gates)):
+        if self._needs_x:
+            self._dx.index_add_(0, self.source[edges], self._array("df", shape=(self.e, self._x.shape[1])))
+        for name, whole in (("dY", self.total.values), ("dg", self.total.gates)):
             for a, x in enumerate(whole):
                 if x is not None:
                     x[edges] = self._array(name, a, shape=(self.e, *x.shape[1:]))
+
+    def finish(self) -> None:
+        """Hand over the derivatives of the features."""
+        for x, at in zip(self.total.features, self._in_f):
+            if x is not None:
+                x.flatten(1).copy_(self._dx[:, at])
 
     # ---- arrays and calls -----------------------------------------------------------------------------------
 
@@ -195,7 +202,7 @@ class _Work:
         for n in shape:
             size *= n
         if name not in self._arrays or len(self._arrays[name]) < size:
-            self._arrays[name] = self.operands.features[0].new_zeros(size)
+            self._arrays[name] = self._x.new_zeros(size)
             self._written.clear()
         return self._arrays[name][:size].view(shape)
 
@@ -210,43 +217,55 @@ class _Work:
 
     def _load(self, edges: slice) -> None:
         """What the calls start from."""
-        source = self.source[edges]
-        for b, x in enumerate(self.operands.features):
-            torch.index_select(x.flatten(1), 0, source, out=self._array("f", b, shape=(self.e, x[0].numel())))
+        f = self._array("f", shape=(self.e, self._x.shape[1]))
+        torch.index_select(self._x, 0, self.source[edges], out=f)
         for name, whole in (("Y", self.operands.values), ("g", self.operands.gates)):
             for a, x in enumerate(whole):
                 if x is not None:
                     self._array(name, a, shape=(self.e, *x.shape[1:])).copy_(x[edges])
 
-    def _edgewise(self, a: int) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """Y (E, d_a, s), w, g (E, u) of a chunk."""
-        Y, w = self.operands.values[a], self.operands.mix[a]
-        Y = self._array("Y", a, shape=(self.e, *Y.shape[1:]))
-        return Y, w, None if w is None else self._array("g", a, shape=(self.e, w.shape[1]))
+    def _factor(self, name: str, a: int) -> torch.Tensor:
+        """Y (E, d_a, s) or g (E, u), or its derivative."""
+        whole = (self.operands.values if name.endswith("Y") else self.operands.gates)[a]
+        return self._array(name, a, shape=(self.e, *whole.shape[1:]))
 
-    def _sum_field(self, name: str, a: int) -> torch.Tensor:
-        """h, or its derivative, (E, d_a u); where it is not a product it is Y."""
-        own = self.operands.mix[a] is not None
-        name = name if own else {"h": "Y", "dh": "dy"}[name]
-        return self._array(name, a, shape=(self.e, self.operands.values[a].shape[1] * self.operands.width(a)))
+    def _fields(self, name: str) -> torch.Tensor:
+        """H (E, P), or its derivative."""
+        return self._array(name, shape=(self.e, sum(at.stop - at.start for at in self._in_h.values())))
 
-    def _message_field(self, name: str, a: int) -> torch.Tensor:
-        """v, or its derivative, (E, s u)."""
+    def _field(self, name: str, a: int) -> torch.Tensor:
+        """The part of one field (E, d_a, u)."""
+        return self._fields(name)[:, self._in_h[a]].unflatten(1, (-1, self.operands.width(a)))
+
+    def _gates(self, name: str, a: int) -> torch.Tensor:
+        """v (E, s u), or its derivative."""
         return self._array(name, a, shape=(self.e, self.operands.mix[a].numel()))
 
-    def _coupled(self, name: str, c: int, b: int) -> torch.Tensor:
-        """X_cb, or its derivative, (n d_c, couplings u m)."""
-        _, couplings, u, m = self._span[c, b]
-        return self._array(name, c, b, shape=(self.n * self.sizes[c][0], couplings * u * m))
+    def _outputs(self, c: int) -> torch.Tensor:
+        """The output, or its derivative (n d_c, m_c)."""
+        d, m = self.sizes[c]
+        return self._array("y", c, shape=(self.n * d, m))
 
-    def _pieces(self, name: str, i: int, S: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """The places in X_cb, or in its derivative, of each part of S (n, Q, u, m)."""
-        p, at = self.pairs[i][0], 0
-        for (c, r), first in zip(p.parts, self._first[i]):
+    def _coupled(self, name: str, i: int) -> list[torch.Tensor]:
+        """S (n d_c, r u m) for each output of a pair, or its derivative."""
+        return [
+            self._array(name, i, c, shape=(self.n * self.sizes[c][0], rows.stop - rows.start))
+            for (c, _), rows in zip(self.pairs[i][0].parts, self._rows[i])
+        ]
+
+    def _pieces(self, name: str, i: int, T: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Each S (n, d_c, r, u, m) of a pair, or its derivative, and its part of T (n, Q, u, m)."""
+        at = 0
+        for (c, r), S in zip(self.pairs[i][0].parts, self._coupled(name, i)):
             d = self.sizes[c][0]
-            X = self._coupled(name, c, p.b).view(self.n, d, -1, *S.shape[2:])
-            yield X[:, :, first : first + r], S[:, at : at + d * r].unflatten(1, (d, r))
+            yield S.view(self.n, d, r, *T.shape[2:]), T[:, at : at + d * r].unflatten(1, (d, r))
             at += d * r
+
+    def _coupling(self, i: int) -> Iterator[torch.Tensor]:
+        """C (n, d_c r, d_a d_b) for each output of a pair."""
+        p, C, *_ = self.pairs[i]
+        for part in C.flatten(1).split([self.sizes[c][0] * r for c, r in p.parts]):
+            yield part.expand(self.n, -1, -1)
 
     def _dimensions(self, i: int) -> tuple[int, ...]:
         """Q, d_a, d_b, s, u, m of a pair."""
@@ -257,127 +276,152 @@ class _Work:
     # ---- what is done to a chunk ----------------------------------------------------------------------------
 
     def _couple(self, groups: Groups) -> None:
-        """From Y, g and f to X."""
-        for a in self._as_sum:
-            Y, w, g = self._edgewise(a)
-            if w is not None:
-                h = self._sum_field("h", a).view(*Y.shape[:2], -1)
-                z = self._array("z", a, shape=h.shape)
-                self._do(torch.mm, Y.flatten(0, 1), w, out=z.view(-1, w.shape[1]))
-                self._do(torch.mul, z, g[:, None], out=h)
-        for a in self._as_message:
-            _, w, g = self._edgewise(a)
-            self._do(torch.mul, g[:, None], w, out=self._message_field("v", a).view(-1, *w.shape))
-        for i, (p, C, F, order) in enumerate(self.pairs):
+        """From Y, g and f to S."""
+        for a in self._sums:
+            Y, w = self._factor("Y", a), self.operands.mix[a]
+            if w is None:
+                self._do(self._field("H", a).copy_, Y)
+                continue
+            z = self._array("z", a, shape=(*Y.shape[:2], w.shape[1]))
+            self._do(torch.mm, Y.flatten(0, 1), w, out=z.flatten(0, 1))
+            self._do(torch.mul, z, self._factor("g", a)[:, None], out=self._field("H", a))
+        for a in self._messages:
+            w = self.operands.mix[a]
+            self._do(torch.mul, self._factor("g", a)[:, None], w, out=self._gates("v", a).view(-1, *w.shape))
+        f, H = self._array("f", shape=(self.e, self._x.shape[1])), self._fields("H")
+        A = self._array("A", shape=(self.n, H.shape[1], f.shape[1]))
+        if self._sums:
+            for H_, f_, A_ in _views(groups, 1, H, f, A):
+                self._do(torch.bmm, H_.mT, f_, out=A_)
+        for i, (p, _, F, order) in enumerate(self.pairs):
             q, da, db, s, u, m = self._dimensions(i)
-            f = self._array("f", p.b, shape=(self.e, db * m))
             if order == "message":
                 M = self._array("M", i, shape=(self.e, db, s * q))
-                self._do(torch.mm, self._edgewise(p.a)[0].flatten(1), F, out=M.flatten(1))
+                self._do(torch.mm, self._factor("Y", p.a).flatten(1), F, out=M.flatten(1))
                 t = self._array("t", i, shape=(self.e, s * q, m))
-                self._do(torch.bmm, M.mT, f.view(self.e, db, m), out=t)
-                S = self._array("S", shape=(self.n, u, q * m))
-                for v, t_, S_ in _views(groups, s, self._message_field("v", p.a), t.flatten(1), S):
-                    self._do(torch.bmm, v.mT, t_, out=S_)
-                S = S.view(self.n, u, q, m).transpose(1, 2)
-            else:
-                A = self._array("A", shape=(self.n, da * u, db * m))
-                for h, f_, A_ in _views(groups, 1, self._sum_field("h", p.a), f, A):
-                    self._do(torch.bmm, h.mT, f_, out=A_)
-                S = A.view(self.n, da, u, db, m).transpose(2, 3)
-                if p.is_identity:
-                    S = S[:, 0]
-                else:
-                    B = self._array("B", shape=(self.n, da, db, u, m))
-                    self._do(B.copy_, S)
-                    S = self._array("S", shape=(self.n, q, u, m))
-                    C = C.flatten(1).expand(self.n, -1, -1)
-                    self._do(torch.bmm, C, B.view(self.n, da * db, u * m), out=S.view(self.n, q, u * m))
-            for X, piece in self._pieces("X", i, S):
-                self._do(X.copy_, piece)
+                self._do(torch.bmm, M.mT, f[:, self._in_f[p.b]].unflatten(1, (db, m)), out=t)
+                T = self._array("T", shape=(self.n, u, q * m))
+                for v_, t_, T_ in _views(groups, s, self._gates("v", p.a), t.flatten(1), T):
+                    self._do(torch.bmm, v_.mT, t_, out=T_)
+                for S, piece in self._pieces("S", i, T.view(self.n, u, q, m).transpose(1, 2)):
+                    self._do(S.copy_, piece)
+                continue
+            part = self._part(A, p).transpose(2, 3)
+            if p.is_identity:
+                for S, piece in self._pieces("S", i, part[:, 0]):
+                    self._do(S.copy_, piece)
+                continue
+            B = self._array("B", shape=(self.n, da, db, u, m))
+            self._do(B.copy_, part)
+            for C, S in zip(self._coupling(i), self._coupled("S", i)):
+                self._do(torch.bmm, C, B.view(self.n, da * db, u * m), out=S.view(*C.shape[:2], u * m))
+
+    def _part(self, A: torch.Tensor, p) -> torch.Tensor:
+        """The part of A of a pair (n, d_a, u, d_b, m)."""
+        part = A[:, self._in_h[p.a], self._in_f[p.b]].unflatten(1, (-1, self.operands.width(p.a)))
+        return part.unflatten(3, self.operands.features[p.b].shape[1:])
 
     def _uncouple(self, groups: Groups) -> None:
-        """From the derivatives of the output to those of h, v, Y and f."""
-        for (c, b), (row, *_) in self._span.items():
-            X, dX = self._coupled("X", c, b), self._coupled("dX", c, b)
-            rows = slice(row, row + X.shape[1])
-            d, m = self.sizes[c]
-            g = self._array("dout", c, shape=(self.n * d, m))
-            self._do(torch.mm, g, self.operands.weights[c][rows].T, out=dX)
-            if (dW := self.total.weights[c]) is not None:
-                self._do(dW[rows].addmm_, X.T, g)
-        for i, (p, C, F, order) in enumerate(self.pairs):
-            q, da, db, s, u, m = self._dimensions(i)
-            f, df = (self._array(name, p.b, shape=(self.e, db * m)) for name in ("f", "df"))
-            needs_f, needs_y = self.total.features[p.b] is not None, self.total.values[p.a] is not None
+        """From the derivatives of the output to those of H, v, Y and f."""
+        for i, (p, *_) in enumerate(self.pairs):
+            for (c, _), rows, S, dS in zip(p.parts, self._rows[i], self._coupled("S", i), self._coupled("dS", i)):
+                g = self._outputs(c)
+                self._do(torch.mm, g, self.operands.weights[c][rows].T, out=dS)
+                if (dW := self.total.weights[c]) is not None:
+                    self._do(dW[rows].addmm_, S.T, g)
+        H, dH = self._fields("H"), self._fields("dH")
+        f, df = (self._array(name, shape=(self.e, self._x.shape[1])) for name in ("f", "df"))
+        A = self._array("A", shape=(self.n, H.shape[1], f.shape[1]))
+        coupled = {(p.a, p.b) for p, *_ in self.pairs}
+        if any((a, b) not in coupled for a in self._sums for b in range(len(self._in_f))):
+            self._do(A.zero_)
+        for i, (p, *_, order) in enumerate(self.pairs):
             if order == "message":
-                dS = self._array("dS", shape=(self.n, u, q * m))
-                for dX, piece in self._pieces("dX", i, dS.view(self.n, u, q, m).transpose(1, 2)):
-                    self._do(piece.copy_, dX)
-                v, dv = self._message_field("v", p.a), self._message_field("dv", p.a)
-                t, dt = (self._array(*name, shape=(self.e, s * q, m)) for name in (("t", i), ("dt",)))
-                for dv_, t_, dS_ in _views(groups, s, dv, t.flatten(1), dS):
-                    self._add(torch.baddbmm, t_, dS_.mT, to=dv_)
-                if not (needs_f or needs_y):
-                    continue
-                for v_, dt_, dS_ in _views(groups, s, v, dt.flatten(1), dS):
-                    self._do(torch.bmm, v_, dS_, out=dt_)
-                if needs_y:
-                    dM = self._array("dM", shape=(self.e, db, s * q))
-                    self._do(torch.bmm, f.view(self.e, db, m), dt.mT, out=dM)
-                    self._add(torch.addmm, dM.flatten(1), F.T, to=self._array("dy", p.a, shape=(self.e, da * s)))
-                if needs_f:
-                    M = self._array("M", i, shape=(self.e, db, s * q))
-                    self._add(torch.baddbmm, M, dt, to=df.view(self.e, db, m))
                 continue
-            dA = self._array("dA", shape=(self.n, da, u, db, m))
+            _, da, db, _, u, m = self._dimensions(i)
+            part = self._part(A, p)
             if p.is_identity:
-                for dX, piece in self._pieces("dX", i, dA[:, 0].transpose(1, 2)):
-                    self._do(piece.copy_, dX)
+                for dS, piece in self._pieces("dS", i, part[:, 0].transpose(1, 2)):
+                    self._do(piece.copy_, dS)
+                continue
+            B = self._array("B", shape=(self.n, da * db, u * m))
+            for k, (C, dS) in enumerate(zip(self._coupling(i), self._coupled("dS", i))):
+                self._do(torch.baddbmm, B, C.mT, dS.view(*C.shape[:2], u * m), beta=float(k > 0), out=B)
+            self._do(part.copy_, B.view(self.n, da, db, u, m).transpose(2, 3))
+        if self._sums:
+            for dH_, f_, A_ in _views(groups, 1, dH, f, A):
+                self._do(torch.bmm, f_, A_.mT, out=dH_)
+        if self._needs_x:
+            if not self._sums:
+                self._do(df.zero_)
             else:
-                dS, dB = (self._array(name, shape=(self.n, k, u * m)) for name, k in (("dS", q), ("B", da * db)))
-                for dX, piece in self._pieces("dX", i, dS.view(self.n, q, u, m)):
-                    self._do(piece.copy_, dX)
-                self._do(torch.bmm, C.flatten(1).T.expand(self.n, -1, -1), dS, out=dB)
-                self._do(dA.copy_, dB.view(self.n, da, db, u, m).transpose(2, 3))
-            dA = dA.view(self.n, da * u, db * m)
-            h, dh = self._sum_field("h", p.a), self._sum_field("dh", p.a)
-            for dh_, f_, dA_ in _views(groups, 1, dh, f, dA):
-                self._add(torch.baddbmm, f_, dA_.mT, to=dh_)
-            if needs_f:
-                for h_, df_, dA_ in _views(groups, 1, h, df, dA):
-                    self._add(torch.baddbmm, h_, dA_, to=df_)
+                for H_, df_, A_ in _views(groups, 1, H, df, A):
+                    self._do(torch.bmm, H_, A_, out=df_)
+        for i, (*_, order) in enumerate(self.pairs):
+            if order == "message":
+                self._unsend(groups, i, f, df)
+
+    def _unsend(self, groups: Groups, i: int, f: torch.Tensor, df: torch.Tensor) -> None:
+        """The derivatives of the messages of a pair."""
+        p, _, F, _ = self.pairs[i]
+        q, da, db, s, u, m = self._dimensions(i)
+        needs_y = self.total.values[p.a] is not None
+        dT = self._array("dT", shape=(self.n, u, q * m))
+        for dS, piece in self._pieces("dS", i, dT.view(self.n, u, q, m).transpose(1, 2)):
+            self._do(piece.copy_, dS)
+        v, dv = self._gates("v", p.a), self._gates("dv", p.a)
+        t, dt = (self._array(*name, shape=(self.e, s * q, m)) for name in (("t", i), ("dt",)))
+        for dv_, t_, dT_ in _views(groups, s, dv, t.flatten(1), dT):
+            self._add(torch.baddbmm, t_, dT_.mT, to=dv_)
+        if not (self._needs_x or needs_y):
+            return
+        for v_, dt_, dT_ in _views(groups, s, v, dt.flatten(1), dT):
+            self._do(torch.bmm, v_, dT_, out=dt_)
+        at = self._in_f[p.b]
+        if needs_y:
+            dM = self._array("dM", shape=(self.e, db, s * q))
+            self._do(torch.bmm, f[:, at].unflatten(1, (db, m)), dt.mT, out=dM)
+            self._add(torch.addmm, dM.flatten(1), F.T, to=self._factor("dY", p.a).flatten(1))
+        if self._needs_x:
+            more = self._array("more", shape=(self.e, db, m))
+            self._do(torch.bmm, self._array("M", i, shape=(self.e, db, s * q)), dt, out=more)
+            self._do(df[:, at].add_, more.flatten(1))
 
     def _factors(self) -> None:
-        """From the derivatives of h and v to those of Y, g and w."""
-        for a, dw in enumerate(self.total.mix):
-            Y, w, g = self._edgewise(a)
+        """From the derivatives of H and v to those of Y, g and w."""
+        total = self.total
+        for a in self._sums:
+            Y, w, dh = self._factor("Y", a), self.operands.mix[a], self._field("dH", a)
             if w is None:
+                self._do(self._factor("dY", a).copy_, dh)
                 continue
-            dg, parts = self._array("dg", a, shape=g.shape), []
-            if a in self._as_sum:
-                z, dh = self._array("z", a, shape=(*Y.shape[:2], w.shape[1])), self._sum_field("dh", a)
-                dh = dh.view(z.shape)
+            z, dz = (self._array(name, a, shape=(*Y.shape[:2], w.shape[1])) for name in ("z", "dz"))
+            if total.gates[a] is not None:
                 self._do(z.mul_, dh)
-                parts.append(z)
-                self._do(dh.mul_, g[:, None])
-                if self.total.values[a] is not None:
-                    dy = self._array("dy", a, shape=Y.shape)
-                    self._add(torch.addmm, dh.flatten(0, 1), w.T, to=dy.flatten(0, 1))
-                if dw is not None:
-                    self._do(dw.addmm_, Y.flatten(0, 1).T, dh.flatten(0, 1))
-            if a in self._as_message:
-                dv = self._message_field("dv", a).view(-1, *w.shape)
+                self._do(torch.sum, z, 1, out=self._factor("dg", a))
+            self._do(torch.mul, dh, self._factor("g", a)[:, None], out=dz)
+            if total.values[a] is not None:
+                self._do(torch.mm, dz.flatten(0, 1), w.T, out=self._factor("dY", a).flatten(0, 1))
+            if total.mix[a] is not None:
+                self._do(total.mix[a].addmm_, Y.flatten(0, 1).T, dz.flatten(0, 1))
+        for a in self._messages:
+            w = self.operands.mix[a]
+            dv = self._gates("dv", a).view(-1, *w.shape)
+            if total.gates[a] is not None:
                 both = self._array("dvw", a, shape=dv.shape)
                 self._do(torch.mul, dv, w, out=both)
-                parts.append(both)
-                if dw is not None:
-                    self._do(dv.mul_, g[:, None])
-                    self._do(_add_sum, dw, dv)
-            if self.total.gates[a] is not None:
-                self._do(torch.sum, parts[0], 1, out=dg)
-                for x in parts[1:]:
-                    self._do(_add_sum, dg, x.transpose(0, 1))
+                self._do(torch.sum, both, 1, out=self._factor("dg", a))
+            if total.mix[a] is not None:
+                self._do(dv.mul_, self._factor("g", a)[:, None])
+                self._do(_add_sum, total.mix[a], dv)
+
+
+def _slices(sizes) -> list[slice]:
+    out, at = [], 0
+    for n in sizes:
+        out.append(slice(at, at + n))
+        at += n
+    return out
 
 
 def _add_sum(to: torch.Tensor, x: torch.Tensor) -> None:

@@ -6,7 +6,7 @@ triples p = (a ⊗ b -> c) with coupling tensors C_p and channel weights W_p,
     y_i^c = Σ_p W_p S_i^p,      S_i^p = Σ_e C_p (h_e^a ⊗ f_j^b).
 
 The weights act once per node and the kernel (d_out x d_in per edge) is never formed, in either of two orders, chosen
-for each pair (a, b):
+for each hidden irreducible a:
 
 - "aggregate" sums A_i = Σ_e h_e ⊗ f_j over the neighbours and couples it at the node;
 - "message" uses that h_e^a = (Y_e^a w) · g_e is a few fields Y, polynomials of the edge vector for instance, mixed to
@@ -80,18 +80,20 @@ def fold(coupling: torch.Tensor, fields: int) -> torch.Tensor | None:
     return torch.einsum("qab,st->asbtq", coupling, eye).reshape(da * fields, db * fields * q)
 
 
-def cheaper(edges: int, nodes: int, fields: int, width: int, channels: int, q: int, da: int, db: int) -> str:
-    """The cheaper order for one pair, from its sizes: s fields of h, u hidden and m feature channels, Q rows.
+def cheaper(edges: int, nodes: int, fields: int, width: int, pairs: list[tuple[int, int, int, int]]) -> str:
+    """The cheaper order for a hidden irreducible of s fields and u channels, from sizes (m, Q, d_a, d_b) of its pairs.
 
-    Counts what differs: multiplications in matrix products of decent size, numbers that are permuted, and small matrix
-    products, one per edge, with what it costs to start one (``benchmarks/orders.py`` compares with what is measured).
+    Counts what differs, in multiplications of large matrix products: those, numbers that are permuted, and small matrix
+    products, one per edge, with what it costs to start one; tiny ones are done by a loop that is not
+    vectorised. ``benchmarks/orders.py`` compares the choice with what is measured.
     """
-    flop, move, start = 1.0, 15.0, 4000.0
-    aggregate = edges * width * channels * da * db * flop
-    if not (da == 1 and q == db):
-        aggregate += nodes * width * channels * da * db * (move + 2 * q * flop)
-    fold = edges * fields**2 * q * da * db * flop
-    message = edges * (start + fields * q * channels * (2 * db + width) * flop) + fold
+    permute, start, tiny, slow = 15.0, 4000.0, 400, 70.0
+    aggregate = message = 0.0
+    for m, q, da, db in pairs:
+        aggregate += edges * width * m * da * db + nodes * width * m * da * db * (permute + q)
+        product = fields * q * db * m
+        message += edges * (slow * product if product < tiny else start + 2 * product)
+        message += edges * fields * q * (m * width + fields * da * db) + nodes * q * width * m * permute
     return "message" if message < aggregate else "aggregate"
 
 
@@ -138,7 +140,7 @@ def node_order(
 
         if chunk is None and device == "cpu":
             chunk = targets_at_a_time(pairs, operands, graph)
-        if chunk is None or torch.compiler.is_compiling():
+        if chunk is None or chunk >= sum(n for n, _ in graph.groups) or torch.compiler.is_compiling():
             out = plain(operands)
         else:
             out = blocked(pairs, operands, graph, sizes, chunk, plain)
