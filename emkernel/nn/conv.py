@@ -138,7 +138,7 @@ class PointConv(EquivariantModule):
             kernel.layout_in.blocks(x),
             graph,
             list(zip(kernel.pairs, kernel.couplings, kernel.folded, self._orders(graph))),
-            list(kernel.weight),
+            kernel.last,
             [(r.size, m) for r, m in zip(layout.irreps, layout.copies)],
             self.chunk,
         )
@@ -159,7 +159,7 @@ class PointConv(EquivariantModule):
             if () in each or self.contraction == "aggregate":
                 found[a] = "aggregate"
             elif self.contraction == "auto":
-                found[a] = cheaper(edges, graph.num_targets, k.fields[a], k.width, each)
+                found[a] = cheaper(edges, graph.num_targets, k.fields[a], k.widths[a], each)
             else:
                 found[a] = "message"
         return [found[pair.a] for pair in k.pairs]
