@@ -2,6 +2,7 @@
 
 from .bilinear import Bilinear
 from .conv import PointConv
+from .fixed import FixedKernel
 from .kernel import ImplicitKernel
 from .linear import Linear
 from .mlp import EMLP
@@ -14,6 +15,7 @@ __all__ = [
     "EMLP",
     "BatchNorm",
     "Bilinear",
+    "FixedKernel",
     "Gate",
     "ImplicitKernel",
     "Invariants",
