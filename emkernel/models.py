@@ -83,13 +83,14 @@ def match_channels(build: Callable[[int], nn.Module], target: int | nn.Module, t
 
 
 class SteerableBlock(EquivariantModule):
-    """x -> shortcut(x) + gate(norm(conv(x))): one residual steerable layer (paper, section 5.1).
+    """x -> shortcut(x) + σ(norm(conv(x))), σ a nonlinearity: one residual steerable layer (paper, section 5.1).
 
     Args:
         rep_in, rep_out: bound representations of the fields.
         edge_rep: representation of the edge attributes, or None.
-        norm: batch normalisation before the gate.
+        norm: batch normalisation before the nonlinearity.
         shortcut: add the input; through an equivariant linear map where the representations differ.
+        nonlinearity: makes σ for a representation: :class:`Gate`, or ``partial(OrbitELU, subgroup=H)``.
         **conv: further arguments of :class:`PointConv`.
 
     Shapes:
@@ -104,6 +105,7 @@ class SteerableBlock(EquivariantModule):
         *,
         norm: bool = True,
         shortcut: bool = True,
+        nonlinearity: Callable[[Rep], nn.Module] = Gate,
         **conv,
     ):
         super().__init__()
@@ -111,7 +113,7 @@ class SteerableBlock(EquivariantModule):
         self.rep_in, self.rep_out = rep_in, rep_out
         self.conv = PointConv(rep_in, rep_out, edge_rep, **conv)
         self.norm = BatchNorm(rep_out) if norm else None
-        self.gate = Gate(rep_out)
+        self.gate = nonlinearity(rep_out)
         self.shortcut = None
         if shortcut:
             self.shortcut = nn.Identity() if rep_in == rep_out else Linear(rep_in, rep_out, bias=False)
@@ -138,7 +140,7 @@ class MoleculeNet(EquivariantModule):
         bonds: number of bond classes in ``batch.edge_attr["bond"]``.
         radius: join atoms closer than this (Å) instead of bonded ones; bonded pairs keep their class.
         channels, degree, layers: size of the network; degree of the polynomials and highest irreducible kept.
-        **kernel: further arguments of the convolutions and their kernels (kernel, width, hidden, radial, ...); with
+        **kernel: further arguments of the layers and their kernels (nonlinearity, kernel, width, hidden, ...); with
             kernel="fixed", which sees no attributes, bond and atom types are not in the kernel.
 
     Shapes:
@@ -241,7 +243,7 @@ class ShapeNet(EquivariantModule):
         cutoffs: length scale of the edges of each layer; clouds have unit radius.
         normals: use ``batch.x["normal"]``, through its polynomials of degree 2, blind to its sign.
         dropout: of the classifier.
-        **kernel: further arguments of the convolutions and their kernels (kernel, width, hidden, radial, ...).
+        **kernel: further arguments of the layers and their kernels (nonlinearity, kernel, width, hidden, radial, ...).
 
     Shapes:
         GraphBatch of point clouds -> (num_graphs, classes) logits; ``graphs`` are those of :meth:`graphs`, to be passed
@@ -331,7 +333,7 @@ class ParticleNet(EquivariantModule):
         channels, degree, layers: size of the network; degree of the polynomials and highest irreducible kept.
         neighbours: typical number of other particles.
         scale: typical size of the target; the output is multiplied by it.
-        **kernel: further arguments of the convolutions and their kernels (kernel, width, hidden, cutoff, ...); with
+        **kernel: further arguments of the layers and their kernels (nonlinearity, kernel, width, hidden, ...); with
             kernel="fixed", which sees no attributes, velocities and charges are not in the kernel.
 
     Shapes:

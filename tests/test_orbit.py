@@ -2,6 +2,7 @@
 
 import copy
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ import torch
 from oracles import act, equivariance_error, tolerance
 from tables import CATALOGUE, COMPACT, FINITE, TABLE, condition, group, turn
 
-from emkernel import MatrixGroup, RepError, Scalar, V, groups, irreps
+from emkernel import MatrixGroup, RepError, Scalar, V, groups, irreps, knn_graph
+from emkernel.models import SteerableBlock
 from emkernel.nn import OrbitELU
 
 LISTED = [*FINITE, *(name for name in CATALOGUE if group(name).is_finite and group(name).order <= 400)]
@@ -163,6 +165,22 @@ def test_negative_control_other_points_are_not_equivariant():
     layer.double()
     assert equivariance_error(layer, [rep], rep, group("octahedral")) > 1e-2
     assert layer.error() > 1e-2
+
+
+# ---- in a network -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "allowed"), [("octahedral", 1e-10), ("SO(3)", 0.05)])
+def test_blocks_take_it_for_their_nonlinearity(name, allowed):
+    g = group(name)
+    rep = (3 * Scalar + 3 * V)(g)
+    block = SteerableBlock(rep, rep, nonlinearity=partial(OrbitELU, samples=200), width=2).double()
+    assert isinstance(block.gate, OrbitELU)
+    pos, x = features(V(g), 12), features(rep, 12, 1)
+    edges = knn_graph(pos, 3)
+    y, a = block(x, pos, edges), g.sample(1, 2)[0]
+    moved, wanted = block(act(rep, a, x), act(V(g), a, pos), edges), act(rep, a, y)
+    assert (moved - wanted).abs().max() < allowed * wanted.abs().max()
 
 
 # ---- as a layer -------------------------------------------------------------------------------------------------

@@ -116,8 +116,9 @@ class OrbitELU(EquivariantModule):
             spare = k * self.functions - x.shape[2]
             x = nn.functional.pad(x, (0, spare)) if spare else x
             coefficients.append(x.reshape(len(x), d * k, self.functions))
-        values = self.activation(self.sample @ torch.cat(coefficients, 1))
-        out = (self.project @ values).split([d * k for d, k in self._shapes], 1)
+        # functions first, so that each way is one matrix product
+        values = self.activation(torch.cat(coefficients, 1).transpose(1, 2) @ self.sample.T)
+        out = (values @ self.project.T).transpose(1, 2).split([d * k for d, k in self._shapes], 1)
         return [
             y.reshape(len(y), d, k * self.functions)[:, :, :m]
             for y, (d, k), m in zip(out, self._shapes, self.layout.copies)
