@@ -184,8 +184,14 @@ class Product(Images):
         def probes():
             return (*a.probes, *b.probes) if a.probes and b.probes else ()
 
-        vars(self).update(_a=a, _b=b, digest=_derived("tensor", a.digest, b.digest), find_probes=probes,
-                          permuted=_pairs_of_points(a.permuted, b.permuted))
+        vars(self).update(
+            _a=a,
+            _b=b,
+            digest=_derived("tensor", a.digest, b.digest),
+            find_probes=probes,
+            permuted=_pairs_of_points(a.permuted, b.permuted),
+            error=summed_error(a, b),
+        )
 
     @property
     def size(self) -> int:

@@ -252,7 +252,7 @@ def test_preparing_a_graph_never_waits_for_the_device():
     graph = Neighbours.of(edges, 20, 30, grouped=False)
     assert (graph.num_sources, graph.num_targets) == (20, 30)
     with pytest.raises((RuntimeError, NotImplementedError)):
-        Neighbours.of(edges, 20, 30)
+        Neighbours.of(edges, 20, 30, grouped=True)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")

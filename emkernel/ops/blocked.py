@@ -52,7 +52,7 @@ class Operands:
 
 
 def targets_at_a_time(pairs, operands: Operands, graph: Grouped) -> int:
-    """So many targets that what lies between inputs and outputs fits the cache."""
+    """So many targets that what lies between inputs and outputs fits the cache, the same number each time."""
     rows, edges = max(1, sum(n for n, _ in graph.groups)), graph.padded_source.shape[0]
     per_edge = sum(x[0].numel() for x in (*operands.values, *operands.features) if len(x))
     per_row = 0
@@ -64,7 +64,8 @@ def targets_at_a_time(pairs, operands: Operands, graph: Grouped) -> int:
         else:
             per_row += 2 * da * operands.width(pair.a) * db * m
     per_row += per_edge * edges // rows
-    return max(1, CACHE // (per_row * operands.features[0].element_size()))
+    most = max(1, CACHE // (per_row * operands.features[0].element_size()))
+    return -(-rows // -(-rows // most))
 
 
 def blocked(pairs, operands: Operands, graph: Grouped, sizes, chunk: int, plain) -> list[torch.Tensor]:
@@ -202,7 +203,7 @@ class _Work:
         for n in shape:
             size *= n
         if name not in self._arrays or len(self._arrays[name]) < size:
-            self._arrays[name] = self._x.new_zeros(size)
+            self._arrays[name] = self._x.new_empty(size)
             self._written.clear()
         return self._arrays[name][:size].view(shape)
 

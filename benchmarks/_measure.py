@@ -1,0 +1,365 @@
+"""What the benchmarks share: clocks, memory, processes, tables and plots. Imports nothing but torch at the top, so that
+a process of another environment, with another library in it, can use it."""
+
+from __future__ import annotations
+
+import csv
+import ctypes
+import gc
+import json
+import math
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+# ---- options --------------------------------------------------------------------------------------------------------
+
+
+def add_options(parser) -> None:
+    """The options that every benchmark takes."""
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="small sizes, short clocks; to runs/benchmarks")
+    parser.add_argument("--seconds", type=float, help="time spent on each clock (default 2, quick 0.3)")
+    parser.add_argument("--out", type=Path, help="folder of tables and plots (default docs/benchmarks)")
+
+
+def settle(args) -> None:
+    """Fill in what was left open, and set the number of threads of this process."""
+    if args.seconds is None:
+        args.seconds = 0.3 if args.quick else 2.0
+    if args.out is None:
+        args.out = ROOT / ("runs/benchmarks" if args.quick else "docs/benchmarks")
+    if args.device.startswith("cuda") and not torch.cuda.is_available():
+        raise SystemExit(f"--device {args.device}: this torch ({torch.__version__}) sees no CUDA device")
+    torch.set_num_threads(args.threads)
+
+
+def machine(args) -> str:
+    """One line that says where this was measured."""
+    if args.device.startswith("cuda"):
+        name = torch.cuda.get_device_name(args.device)
+    else:
+        name = platform.processor() or platform.machine()
+        info = Path("/proc/cpuinfo")
+        if info.exists():
+            models = [
+                x.split(":")[1].strip() for x in info.read_text().splitlines() if x.startswith("model name")
+            ]
+            name = models[0] if models else name
+        time_of = ", time of the processor" if args.threads == 1 else ""
+        name += f", {args.threads} of {os.cpu_count()} cores{time_of}"
+    quick = ", quick settings" if args.quick else ""
+    return f"{name}, torch {torch.__version__}{quick}"
+
+
+# ---- clocks and memory ----------------------------------------------------------------------------------------------
+
+
+def synchronise(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+
+
+def clock(f: Callable[[], object], device: str, seconds: float, least: int = 3, most: int = 200) -> float:
+    """Seconds of the fastest of several calls, after one that does not count; of one only where one takes long.
+
+    With one thread on the CPU these are seconds of the processor, which other jobs on the machine hardly change.
+    """
+    now = time.process_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+    start = time.perf_counter()
+    f()
+    synchronise(device)
+    times: list[float] = []
+    least = 1 if time.perf_counter() - start > 2 * seconds else least
+    start = time.perf_counter()
+    while len(times) < least or (time.perf_counter() - start < seconds and len(times) < most):
+        before = now()
+        f()
+        synchronise(device)
+        times.append(now() - before)
+    return min(times)
+
+
+def _resident(key: str) -> float:
+    """VmRSS or VmHWM of this process in MB; where /proc is missing, the peak."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith(key):
+                return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _forget_peak() -> None:
+    """Give freed memory back and start the peak of the resident memory anew, where the system can."""
+    gc.collect()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+    except (OSError, AttributeError):
+        pass
+
+
+def memory(f: Callable[[], object], device: str, parameters=()) -> dict[str, float]:
+    """Memory of one call of ``f`` (forward and backward) beyond what was there before, in MB.
+
+    ``resident`` is the peak of the process (of the device's allocator on CUDA), ``allocated`` the peak of what torch
+    itself had allocated, ``saved`` what the forward pass keeps for the backward pass, parameters left out.
+    """
+    out = {}
+    _forget_peak()
+    before = _resident("VmRSS")
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
+        base = torch.cuda.memory_allocated(device)
+    f()
+    synchronise(device)
+    out["resident"] = _resident("VmHWM") - before
+    if device.startswith("cuda"):
+        out["allocated"] = (torch.cuda.max_memory_allocated(device) - base) / 2**20
+        out["resident"] = out["allocated"]
+    else:
+        out["allocated"] = _allocated(f)
+    out["saved"] = _saved(f, parameters)
+    return out
+
+
+def _allocated(f) -> float:
+    """Peak of the running sum of torch's own allocations on the CPU during one call, in MB."""
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True
+    ) as profile:
+        f()
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    total = peak = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        total += event.nbytes()
+        peak = max(peak, total)
+    return peak / 2**20
+
+
+def _saved(f, parameters) -> float:
+    known = {p.untyped_storage().data_ptr() for p in parameters}
+    kept: dict[int, int] = {}
+
+    def pack(t: torch.Tensor) -> torch.Tensor:
+        storage = t.untyped_storage()
+        if storage.data_ptr() not in known:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        f()
+    return sum(kept.values()) / 2**20
+
+
+def _product(to, left, right, *args, **kwargs) -> int:
+    """Operations of left @ right, from the shapes."""
+    return 2 * math.prod(left) * right[-1]
+
+
+# matrix products that torch's counter of operations leaves out
+IN_PLACE = {torch.ops.aten.addmm_: _product, torch.ops.aten.baddbmm_: _product}
+
+
+def operations(f) -> int | None:
+    """Floating-point operations of the matrix products of one call, a multiplication and an addition counting two.
+
+    None for code that torch.compile has made, which cannot be looked into.
+    """
+    try:
+        with FlopCounterMode(display=False, custom_mapping=IN_PLACE) as counter:
+            f()
+    except RuntimeError as error:
+        if "torch.compile" in str(error):
+            return None
+        raise
+    return counter.get_total_flops()
+
+
+# ---- processes ------------------------------------------------------------------------------------------------------
+
+
+def spawn(
+    script: str | Path,
+    options: dict,
+    python: str = sys.executable,
+    gigabytes: float | None = None,
+    limit: float = 600,
+) -> dict:
+    """Run ``script`` with ``--measure`` JSON in a process of its own; its last line of output is the result.
+
+    A process that dies, takes longer than ``limit`` seconds or, on the CPU, wants more than ``gigabytes`` gives
+    {"failed": why}.
+    """
+    if options["device"] != "cpu":
+        gigabytes = None
+
+    def bound():
+        if gigabytes is not None:
+            resource.setrlimit(resource.RLIMIT_DATA, (int(gigabytes * 2**30),) * 2)
+
+    try:
+        done = subprocess.run(
+            [python, "-W", "ignore", str(script), "--measure", json.dumps(options)],
+            capture_output=True,
+            text=True,
+            timeout=limit,
+            preexec_fn=bound,
+        )
+    except subprocess.TimeoutExpired:
+        return {"failed": f"longer than {limit:.0f} s"}
+    except FileNotFoundError:
+        return {"failed": f"no such python: {python}"}
+    lines = done.stdout.strip().splitlines()
+    if done.returncode == 0 and lines:
+        return json.loads(lines[-1])
+    errors = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+    text = done.stderr.lower()
+    if any(sign in text for sign in ("can't allocate memory", "out of memory", "bad_alloc", "memoryerror")):
+        return {"failed": "out of memory"}
+    missing = [x for x in errors if x.startswith(("ModuleNotFoundError", "ImportError"))]
+    return {"failed": (missing or errors)[-1][:120]}
+
+
+def answer(result: dict) -> None:
+    """What a process started by :func:`spawn` says at its end."""
+    print(json.dumps(result))
+
+
+# ---- points ---------------------------------------------------------------------------------------------------------
+
+
+def cloud(points: int, neighbours: int, device: str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
+    """Normally distributed points and the edges from their nearest neighbours, sorted by target, always the same."""
+    pos = torch.randn(points, 3, generator=torch.Generator().manual_seed(0))
+    distance = torch.cdist(pos, pos).fill_diagonal_(math.inf)
+    source = distance.topk(neighbours, largest=False).indices.reshape(-1)
+    target = torch.arange(points).repeat_interleave(neighbours)
+    return pos.to(device), torch.stack([source, target]).to(device)
+
+
+# ---- results --------------------------------------------------------------------------------------------------------
+
+
+class Table:
+    """Rows of results: printed as they come, written as Markdown and as CSV.
+
+    Args:
+        columns: heading, key of the row and format of each column.
+        title, machine: what and where.
+    """
+
+    def __init__(self, columns: list[tuple[str, str, str]], title: str, machine: str):
+        self.columns, self.title, self.machine, self.rows = columns, title, machine, []
+        self.notes: list[str] = []
+        print(f"{title}\n{machine}")
+
+    def _cells(self, row: dict) -> list[str]:
+        """What stands in the row; where the measurement failed, why, after the name."""
+        values = [row.get(key) for _, key, _ in self.columns]
+        cells = ["" if v is None else format(v, form) for v, (_, _, form) in zip(values, self.columns)]
+        if "failed" in row:
+            cells[1] = row["failed"]
+        return cells
+
+    def _line(self, cells) -> str:
+        return "  ".join(
+            c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, self._widths))
+        )
+
+    def head(self, group: str = "") -> None:
+        """The headings, above the rows that follow."""
+        self._widths = [max(26 if i == 0 else 9, len(h)) for i, (h, _, _) in enumerate(self.columns)]
+        print(f"\n{group}" if group else "")
+        print(self._line([h for h, _, _ in self.columns]), flush=True)
+
+    def add(self, row: dict) -> None:
+        self.rows.append(row)
+        print(self._line(self._cells(row)), flush=True)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+        print(text, flush=True)
+
+    def write(self, path: Path, command: str, group: str | None = None, plots: tuple[Path, ...] = ()) -> None:
+        """``path`` with .md and .csv; rows that differ in the key ``group`` go into tables of their own."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = [f"# {self.title}", "", f"    {command}", "", f"{self.machine}."]
+        for name in dict.fromkeys(row.get(group) for row in self.rows):
+            lines += ["", *([f"## {name}", ""] if name is not None else [])]
+            lines.append("| " + " | ".join(h for h, _, _ in self.columns) + " |")
+            lines.append("|---|" + "---:|" * (len(self.columns) - 1))
+            for row in self.rows:
+                if row.get(group) == name:
+                    lines.append("| " + " | ".join(self._cells(row)) + " |")
+        for text in self.notes:
+            lines += ["", text]
+        for plot in plots:
+            lines += ["", f"![{plot.stem}]({plot.name})"]
+        path.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        keys = list(dict.fromkeys(key for row in self.rows for key in row))
+        with path.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, keys, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.rows)
+        written = [path.with_suffix(".md"), path.with_suffix(".csv"), *plots]
+        print("\nwritten: " + ", ".join(str(p) for p in written))
+
+
+def command() -> str:
+    """The command line of this process, as anyone would type it."""
+    script = Path(sys.argv[0]).resolve()
+    script = script.relative_to(ROOT) if script.is_relative_to(ROOT) else script
+    return " ".join(["python", str(script), *sys.argv[1:]])
+
+
+def plot_lines(path: Path, panels: list[dict], title: str) -> tuple[Path, ...]:
+    """One panel per entry, with keys x, y (labels) and lines {name: [(x, y), ...]}, on doubly logarithmic axes.
+
+    Returns nothing where matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        print("matplotlib is not installed: no plot")
+        return ()
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    across = 2 if len(panels) == 4 else min(3, len(panels))
+    down = math.ceil(len(panels) / across)
+    figure, axes = pyplot.subplots(
+        down, across, figsize=(3.6 * across, 2.8 * down + 0.8), layout="constrained", squeeze=False
+    )
+    for ax in axes.flat[len(panels) :]:
+        ax.set_axis_off()
+    names = list(dict.fromkeys(name for panel in panels for name in panel["lines"]))
+    colours = dict(zip(names, pyplot.get_cmap("tab10").colors))
+    for ax, panel in zip(axes.flat, panels):
+        ticks = sorted({x for line in panel["lines"].values() for x, _ in line})
+        for name, line in panel["lines"].items():
+            ax.plot(*zip(*sorted(line)), "o-", color=colours[name], label=name, markersize=3.5)
+        ax.set(xscale="log", yscale="log", xlabel=panel["x"], ylabel=panel["y"])
+        ax.set_xticks(ticks, [f"{x:g}" for x in ticks])
+        ax.minorticks_off()
+        ax.grid(True, alpha=0.3)
+    handles = {h.get_label(): h for ax in axes.flat for h in ax.get_lines()}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize=8)
+    figure.suptitle(title, fontsize=10)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=90)
+    pyplot.close(figure)
+    return (path,)

@@ -1,0 +1,110 @@
+"""torch.compile without graph breaks and for any size: the layer and the reference networks equal themselves."""
+
+import pytest
+import torch
+
+import emkernel as ek
+from emkernel import GraphBatch, Neighbours, Scalar, V
+from emkernel.models import MoleculeNet, ParticleNet, ShapeNet
+
+G = ek.groups.O(3)
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def randn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def randint(high, *shape, seed=0):
+    return torch.randint(high, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def agree(module, calls, backend="aot_eager", graphs=1):
+    """Value and gradient of the compiled module are those of the module, with so many graphs for all calls."""
+    frames = torch._dynamo.testing.CompileCounterWithBackend(backend)
+    compiled = torch.compile(module, fullgraph=True, dynamic=True, backend=frames)
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    for args in calls:
+        outs = [f(*args) for f in (module, compiled)]
+        torch.testing.assert_close(outs[1], outs[0], rtol=1e-4, atol=1e-5)
+        first, second = (torch.autograd.grad(out.square().sum(), parameters, allow_unused=True) for out in outs)
+        for a, b in zip(first, second):
+            if a is not None:
+                torch.testing.assert_close(b, a, rtol=1e-3, atol=1e-4 * max(1.0, a.abs().max().item()))
+    assert frames.frame_count == graphs
+
+
+def small_conv(**options):
+    rep_in, rep_out = (2 * Scalar + V)(G), (2 * Scalar + 2 * V)(G)
+    return ek.nn.PointConv(rep_in, rep_out, (2 * Scalar)(G), cutoff=2.0, width=3, hidden=8, **options)
+
+
+def inputs(nodes, edges):
+    return randn(nodes, 5), randn(nodes, 3, seed=1), randint(nodes, 2, edges), randn(edges, 2, seed=2)
+
+
+def test_layer_with_edges_as_they_come():
+    agree(small_conv(), [inputs(20, 100), inputs(31, 77)])
+
+
+def test_layer_with_a_prepared_graph():
+    calls = []
+    for nodes in (12, 25):
+        x, pos, _, _ = inputs(nodes, 1)
+        edges = ek.knn_graph(pos, 4)
+        calls.append((x, pos, Neighbours.of(edges, nodes), randn(edges.shape[1], 2, seed=2)))
+    agree(small_conv(), calls)
+
+
+@pytest.mark.slow
+def test_layer_through_inductor():
+    agree(small_conv(), [inputs(20, 100), inputs(31, 77)], backend="inductor")
+
+
+@pytest.mark.slow
+def test_molecules():
+    def molecules(count, atoms):
+        nodes, edges = count * atoms, 3 * count * atoms
+        start = torch.arange(count).repeat_interleave(3 * atoms) * atoms
+        return (
+            GraphBatch(
+                randn(nodes, 3),
+                torch.arange(count).repeat_interleave(atoms),
+                count,
+                x={"z": randint(5, nodes)},
+                edge_index=randint(atoms, 2, edges, seed=1) + start,
+                edge_attr={"bond": randint(5, edges, seed=2)},
+            ),
+        )
+
+    agree(MoleculeNet(G, channels=3, layers=2).eval(), [molecules(3, 7), molecules(5, 9)])
+
+
+@pytest.mark.slow
+def test_particles():
+    def particles(count):
+        nodes = 5 * count
+        pairs = torch.cartesian_prod(torch.arange(5), torch.arange(5)).T
+        edges = torch.cat([pairs[:, pairs[0] != pairs[1]] + 5 * k for k in range(count)], 1)
+        x = {"vel": randn(nodes, 3, seed=1), "charge": randn(nodes, 1, seed=2)}
+        return (GraphBatch(randn(nodes, 3), torch.arange(count).repeat_interleave(5), count, x=x, edge_index=edges),)
+
+    agree(ParticleNet(G, channels=3, layers=2).eval(), [particles(3), particles(7)])
+
+
+@pytest.mark.slow
+def test_shapes_with_their_graphs_prepared():
+    net = ShapeNet(G, 6, channels=(3, 3), points=(24, 10), neighbours=(6, 5), cutoffs=(0.5, 1.0)).eval()
+
+    def shapes(count, points):
+        pos = torch.nn.functional.normalize(randn(count * points, 3))
+        batch = GraphBatch(pos, torch.arange(count).repeat_interleave(points), count, x={"normal": pos})
+        return batch, net.graphs(batch)
+
+    agree(net, [shapes(3, 50), shapes(4, 61)])
