@@ -16,7 +16,8 @@ from ._reports import LOOSEST, SEED, TOLERANCE, Check, EquivarianceReport
 from .errors import RepError, SolverError
 from .group_element import GroupElement, numpy_generator
 from .matrix_group import MatrixGroup
-from .nn import Bilinear, ImplicitKernel, InvariantPool, Invariants, PointConv
+from .nn import Bilinear, InvariantPool, Invariants, PointConv
+from .nn.steerable import SteerableKernel
 from .rep import Rep, V
 from .solver.irreps import irrep_table
 
@@ -290,7 +291,7 @@ def check_equivariance(
     warnings: list[str] = []
     for dtype, allowed in tol.items():
         fn = copy.deepcopy(module).to(dtype) if isinstance(module, nn.Module) else module
-        fn = _Flattened(fn) if isinstance(fn, ImplicitKernel) else fn
+        fn = _Flattened(fn) if isinstance(fn, SteerableKernel) else fn
         report = report_equivariance(fn, _to(args, dtype), reps_in, rep_out, n=n, tol=allowed, dtype=dtype)
         checks += report.checks
         warnings += [w for w in report.warnings if w not in warnings]
@@ -306,7 +307,7 @@ def dtype_of(args: Sequence) -> torch.dtype:
 class _Flattened(nn.Module):
     """A kernel with its matrices flattened row by row: the layout of rep_in >> rep_out."""
 
-    def __init__(self, kernel: ImplicitKernel):
+    def __init__(self, kernel: SteerableKernel):
         super().__init__()
         self.kernel = kernel
 
@@ -389,7 +390,7 @@ def _example(module, generator: torch.Generator) -> tuple:
     """(args, reps_in, rep_out) of a module that says what it maps."""
     if hasattr(module, "equivariance_example"):
         return module.equivariance_example(generator)
-    if isinstance(module, (PointConv, ImplicitKernel)):
+    if isinstance(module, (PointConv, SteerableKernel)):
         kernel = module.kernel if isinstance(module, PointConv) else module
         rep_in, rep_out, edge_rep, rows = kernel.rep_in, kernel.rep_out, kernel.edge_rep, 20
         attr = None if edge_rep is None else draw(rows, edge_rep, generator)

@@ -24,9 +24,9 @@ __all__ = ["load_group", "main"]
 
 # options of the networks that have a flag of their own
 NETWORK = {
-    "nbody": ("channels", "degree", "layers", "width", "hidden"),
-    "qm9": ("channels", "degree", "layers", "width", "hidden", "radius"),
-    "modelnet": ("channels", "degree", "width", "hidden"),
+    "nbody": ("channels", "degree", "layers", "kernel", "width", "hidden"),
+    "qm9": ("channels", "degree", "layers", "kernel", "width", "hidden", "radius"),
+    "modelnet": ("channels", "degree", "kernel", "width", "hidden"),
 }
 
 
@@ -142,7 +142,8 @@ def _parser() -> argparse.ArgumentParser:
         ("channels", _integers, "copies of each irreducible; modelnet: a,b,c per layer"),
         ("degree", int, "highest irreducible kept"),
         ("layers", int, "convolutions (nbody, qm9)"),
-        ("width", int, "hidden channels of the kernel"),
+        ("kernel", str, "implicit, or fixed: the baseline in a fixed basis"),
+        ("width", int, "hidden channels of the implicit kernel"),
         ("hidden", int, "width of its MLP"),
         ("radius", float, "of qm9: join atoms closer than this, in angstrom, not bonded ones"),
     ):
@@ -215,12 +216,14 @@ def _train(args) -> int:
     group = load_group(args.group or ("O2z" if args.task == "nbody" else "O3"))
     given = {name: getattr(args, name) for name in ("epochs", "batch_size", "lr", "n_train", "average")}
     model = {
-        name: getattr(args, name) for name in ("channels", "degree", "layers", "width", "hidden", "radius")
+        name: getattr(args, name) for name in ("channels", "degree", "layers", "kernel", "width", "hidden", "radius")
     }
     model = {name: value for name, value in model.items() if value is not None}
     for name in model.keys() - NETWORK[args.task]:
         known = ", ".join(f"--{n}" for n in NETWORK[args.task])
         raise ValueError(f"--{name} does not apply to {args.task}, whose network has {known}")
+    if model.get("kernel") == "fixed" and (sizes := [f"--{n}" for n in ("width", "hidden") if n in model]):
+        raise ValueError(f"{' and '.join(sizes)} given, but only the implicit kernel has such sizes, not the fixed one")
     if "channels" in model and isinstance(model["channels"], int) == (args.task == "modelnet"):
         raise ValueError(
             "--channels is one number for each layer of modelnet, as in 16,32,64; otherwise a single one"

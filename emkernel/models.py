@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+
 import torch
 from torch import nn
 
@@ -11,6 +14,7 @@ from .matrix_group import MatrixGroup
 from .nn import BatchNorm, Gate, InvariantPool, Linear, PointConv
 from .nn._module import EquivariantModule, check_rep
 from .nn.bilinear import irrep_sum
+from .nn.conv import kernel_class
 from .nn.embed import Harmonics
 from .ops.neighbours import Neighbours
 from .ops.segment import segment_reduce
@@ -18,7 +22,7 @@ from .rep import Rep, Scalar, V
 from .solver.irreps import irrep_table
 from .solver.polynomials import polynomials
 
-__all__ = ["MoleculeNet", "ParticleNet", "ShapeNet", "SteerableBlock", "harmonic_rep"]
+__all__ = ["MoleculeNet", "ParticleNet", "ShapeNet", "SteerableBlock", "harmonic_rep", "match_channels"]
 
 
 def harmonic_rep(group: MatrixGroup, channels: int, degree: int) -> Rep:
@@ -34,14 +38,59 @@ def harmonic_rep(group: MatrixGroup, channels: int, degree: int) -> Rep:
     return irrep_sum(group, [(channels, irrep) for irrep in found.values()])
 
 
+def _attributes(edge_rep: Rep, options: dict) -> Rep | None:
+    """The representation of the attributes, if the kernel that the options name sees any."""
+    return edge_rep if kernel_class(options.get("kernel", "implicit")).takes_attributes else None
+
+
+def match_channels(build: Callable[[int], nn.Module], target: int | nn.Module, tolerance: float = 0.1) -> int:
+    """The number of channels c with which ``build(c)`` has the number of weights nearest to ``target``.
+
+    For comparing architectures of equal size (paper, section 5.1). The weights must not become fewer with c.
+
+    Args:
+        build: makes a network of so many channels.
+        target: a number of weights, or a network that has it.
+        tolerance: largest relative difference.
+
+    Raises:
+        ValueError: no number of channels comes so close.
+
+    Example:
+        >>> implicit = ParticleNet(G, channels=8)
+        >>> match_channels(lambda c: ParticleNet(G, channels=c, kernel="fixed"), implicit)
+    """
+
+    @cache
+    def weights(c: int) -> int:
+        with torch.random.fork_rng(devices=[]):
+            return sum(p.numel() for p in build(c).parameters())
+
+    wanted = sum(p.numel() for p in target.parameters()) if isinstance(target, nn.Module) else target
+    low, high = 1, 1
+    while weights(high) < wanted:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if weights(middle) < wanted else (low, middle)
+    best = min((low, high), key=lambda c: abs(weights(c) - wanted))
+    if abs(weights(best) - wanted) > tolerance * wanted:
+        raise ValueError(
+            f"no number of channels has {wanted} weights within {tolerance:.0%}: {low} have {weights(low)}, {high} "
+            f"have {weights(high)}; vary another size as well"
+        )
+    return best
+
+
 class SteerableBlock(EquivariantModule):
-    """x -> shortcut(x) + gate(norm(conv(x))): one residual steerable layer (paper, section 5.1).
+    """x -> shortcut(x) + σ(norm(conv(x))), σ a nonlinearity: one residual steerable layer (paper, section 5.1).
 
     Args:
         rep_in, rep_out: bound representations of the fields.
         edge_rep: representation of the edge attributes, or None.
-        norm: batch normalisation before the gate.
+        norm: batch normalisation before the nonlinearity.
         shortcut: add the input; through an equivariant linear map where the representations differ.
+        nonlinearity: makes σ for a representation: :class:`Gate`, or ``partial(OrbitELU, subgroup=H)``.
         **conv: further arguments of :class:`PointConv`.
 
     Shapes:
@@ -56,6 +105,7 @@ class SteerableBlock(EquivariantModule):
         *,
         norm: bool = True,
         shortcut: bool = True,
+        nonlinearity: Callable[[Rep], nn.Module] = Gate,
         **conv,
     ):
         super().__init__()
@@ -63,7 +113,7 @@ class SteerableBlock(EquivariantModule):
         self.rep_in, self.rep_out = rep_in, rep_out
         self.conv = PointConv(rep_in, rep_out, edge_rep, **conv)
         self.norm = BatchNorm(rep_out) if norm else None
-        self.gate = Gate(rep_out)
+        self.gate = nonlinearity(rep_out)
         self.shortcut = None
         if shortcut:
             self.shortcut = nn.Identity() if rep_in == rep_out else Linear(rep_in, rep_out, bias=False)
@@ -90,7 +140,8 @@ class MoleculeNet(EquivariantModule):
         bonds: number of bond classes in ``batch.edge_attr["bond"]``.
         radius: join atoms closer than this (Å) instead of bonded ones; bonded pairs keep their class.
         channels, degree, layers: size of the network; degree of the polynomials and highest irreducible kept.
-        **kernel: further arguments of the kernel (width, hidden, radial, ...).
+        **kernel: further arguments of the layers and their kernels (nonlinearity, kernel, width, hidden, ...); with
+            kernel="fixed", which sees no attributes, bond and atom types are not in the kernel.
 
     Shapes:
         GraphBatch of molecules -> (num_graphs,)
@@ -117,7 +168,7 @@ class MoleculeNet(EquivariantModule):
             raise ValueError(f"target must be 'dipole', 'sum' or 'mean', got {target!r}")
         self.group, self.target, self.atoms, self.bonds, self.radius = group, target, atoms, bonds, radius
         rep = harmonic_rep(group, channels, degree)
-        edge_rep = ((bonds + 2 * atoms) * Scalar)(group)
+        self.edge_rep = _attributes(((bonds + 2 * atoms) * Scalar)(group), kernel)
         kernel = {"cutoff": radius or 2.0, "degree": max(degree, 1)} | kernel
         self.embed = Linear((atoms * Scalar)(group), rep)
         self.blocks = nn.ModuleList(
@@ -125,7 +176,7 @@ class MoleculeNet(EquivariantModule):
                 SteerableBlock(
                     rep,
                     rep,
-                    edge_rep,
+                    self.edge_rep,
                     norm=False,
                     neighbours=neighbours or (2.0 if radius is None else 12.0),
                     **kernel,
@@ -161,10 +212,10 @@ class MoleculeNet(EquivariantModule):
         z, pos = batch.x["z"], batch.pos
         graph, bond = self.graph(batch)
         one_hot = nn.functional.one_hot
-        types = one_hot(z, self.atoms).to(pos.dtype)
-        attr = torch.cat(
-            [one_hot(bond, self.bonds).to(pos.dtype), types[graph.source], types[graph.target]], 1
-        )
+        types, attr = one_hot(z, self.atoms).to(pos.dtype), None
+        if self.edge_rep is not None:
+            bond = one_hot(bond, self.bonds).to(pos.dtype)
+            attr = torch.cat([bond, types[graph.source], types[graph.target]], 1)
         x = self.embed(types)
         for block in self.blocks:
             x = block(x, pos, graph, attr)
@@ -192,7 +243,7 @@ class ShapeNet(EquivariantModule):
         cutoffs: length scale of the edges of each layer; clouds have unit radius.
         normals: use ``batch.x["normal"]``, through its polynomials of degree 2, blind to its sign.
         dropout: of the classifier.
-        **kernel: further arguments of the kernel (width, hidden, radial, ...).
+        **kernel: further arguments of the layers and their kernels (nonlinearity, kernel, width, hidden, radial, ...).
 
     Shapes:
         GraphBatch of point clouds -> (num_graphs, classes) logits; ``graphs`` are those of :meth:`graphs`, to be passed
@@ -225,7 +276,8 @@ class ShapeNet(EquivariantModule):
         self.blocks = nn.ModuleList()
         for m, k, cutoff in zip(channels, neighbours, cutoffs):
             rep_out = harmonic_rep(group, m, degree)
-            options = {"degree": max(degree, 1), "width": 6, "hidden": 48, "radial": 12} | kernel
+            sizes = {"width": 6, "hidden": 48, "radial": 12} if kernel.get("kernel", "implicit") == "implicit" else {}
+            options = {"degree": max(degree, 1)} | sizes | kernel
             self.blocks.append(
                 SteerableBlock(
                     rep,
@@ -281,7 +333,8 @@ class ParticleNet(EquivariantModule):
         channels, degree, layers: size of the network; degree of the polynomials and highest irreducible kept.
         neighbours: typical number of other particles.
         scale: typical size of the target; the output is multiplied by it.
-        **kernel: further arguments of the kernel (width, hidden, cutoff, ...).
+        **kernel: further arguments of the layers and their kernels (nonlinearity, kernel, width, hidden, ...); with
+            kernel="fixed", which sees no attributes, velocities and charges are not in the kernel.
 
     Shapes:
         GraphBatch with x["vel"] (N, d), x["charge"] (N, 1) -> (N, d)
@@ -301,12 +354,12 @@ class ParticleNet(EquivariantModule):
         super().__init__()
         self.group = group
         rep = harmonic_rep(group, channels, degree)
-        edge_rep = (2 * Scalar + V)(group)
+        self.edge_rep = _attributes((2 * Scalar + V)(group), kernel)
         kernel = {"cutoff": 4.0, "degree": max(degree, 1)} | kernel
         self.embed = Linear((Scalar + V)(group), rep)
         self.blocks = nn.ModuleList(
             [
-                SteerableBlock(rep, rep, edge_rep, norm=False, neighbours=neighbours, **kernel)
+                SteerableBlock(rep, rep, self.edge_rep, norm=False, neighbours=neighbours, **kernel)
                 for _ in range(layers)
             ]
         )
@@ -316,8 +369,9 @@ class ParticleNet(EquivariantModule):
     def forward(self, batch: GraphBatch) -> torch.Tensor:
         pos, vel, charge = batch.pos, batch.x["vel"], batch.x["charge"]
         graph = Neighbours.of(batch.edge_index, len(pos)).sorted
-        i, j = graph.target, graph.source
-        attr = torch.cat([charge[i] * charge[j], charge[j], vel[i] - vel[j]], 1)
+        i, j, attr = graph.target, graph.source, None
+        if self.edge_rep is not None:
+            attr = torch.cat([charge[i] * charge[j], charge[j], vel[i] - vel[j]], 1)
         x = self.embed(torch.cat([charge, vel], 1))
         for block in self.blocks:
             x = block(x, pos, graph, attr)

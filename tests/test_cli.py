@@ -223,6 +223,8 @@ def test_degree_zero(refused):
         (("nbody", "--epochs", "0"), "epochs must be at least 1"),
         (("nbody", "--batch-size", "-1"), "batch_size must be at least 1"),
         (("nbody", "--n-train", "0"), "n_train must be at least 1"),
+        (("nbody", "--kernel", "fxied"), "kernel must be one of ('implicit', 'fixed'), got 'fxied'"),
+        (("nbody", "--kernel", "fixed", "--hidden", "8"), "--hidden given, but only the implicit kernel"),
         (("nbody", "--group", "C4"), "acts on 2 dimensions"),
         (("nbody", "--group", "O4"), "no group is called 'O4'"),
     ],

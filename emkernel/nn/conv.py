@@ -14,24 +14,35 @@ from ..ops.segment import BACKENDS, segment_reduce
 from ..rep import Rep
 from ..solver.irreps import irrep_table
 from ._module import EquivariantModule, check_features, check_rep
+from .fixed import FixedKernel
 from .kernel import ImplicitKernel
 from .linear import Linear
+from .steerable import SteerableKernel
 
-__all__ = ["PointConv"]
+__all__ = ["PointConv", "kernel_class"]
 
 CONTRACTIONS = ("auto", *ORDERS, "kernel")
+KERNELS = {"implicit": ImplicitKernel, "fixed": FixedKernel}
+
+
+def kernel_class(name: str) -> type[SteerableKernel]:
+    """The class of kernels of this name."""
+    if name not in KERNELS:
+        raise ValueError(f"kernel must be one of {tuple(KERNELS)}, got {name!r}")
+    return KERNELS[name]
 
 
 class PointConv(EquivariantModule):
     """y_i = W_0 f_i + Σ_{j in N(i)} k(x_i - x_j, z_ij) f_j (paper, eq. 13).
 
-    The neighbours' term is an implicit steerable kernel; the term i = j is an equivariant linear map, which is what a
+    The neighbours' term is a steerable kernel; the term i = j is an equivariant linear map, which is what a
     steerable kernel is at x = 0. ``edge_index[0]`` is the source j and ``edge_index[1]`` the target i, the
     edge vector is pos[i] - pos[j].
 
     Args:
         rep_in, rep_out: bound representations of the feature fields.
         edge_rep: representation of the edge attributes, or None.
+        kernel: "implicit", or "fixed", the baseline in a fixed basis (:class:`FixedKernel`).
         contraction: "kernel" forms the kernel on every edge (the reference); "aggregate" and "message" never
             do, and apply the weights once per node (:mod:`emkernel.ops.contract`): the same function and
             ``state_dict``; "auto" takes the cheaper of the two for each pair of irreducibles.
@@ -66,6 +77,7 @@ class PointConv(EquivariantModule):
         rep_out: Rep,
         edge_rep: Rep | None = None,
         *,
+        kernel: str = "implicit",
         contraction: str = "auto",
         chunk: int | None = None,
         aggr: str = "sum",
@@ -73,7 +85,7 @@ class PointConv(EquivariantModule):
         self_interaction: bool = True,
         bias: bool = True,
         backend: str = "auto",
-        **kernel,
+        **options,
     ):
         super().__init__()
         check_rep(rep_in=rep_in, rep_out=rep_out, edge_rep=edge_rep)
@@ -95,7 +107,7 @@ class PointConv(EquivariantModule):
         self.rep_in, self.rep_out, self.edge_rep = rep_in, rep_out, edge_rep
         self._scale = 1 / math.sqrt(neighbours) if aggr == "sum" else 1.0
         self.contraction, self.chunk, self.aggr, self.backend = contraction, chunk, aggr, backend
-        self.kernel = ImplicitKernel(rep_in, rep_out, edge_rep, **kernel)
+        self.kernel = kernel_class(kernel)(rep_in, rep_out, edge_rep, **options)
         self.self_term = Linear(rep_in, rep_out, bias=bias) if self_interaction else None
 
     def reset_parameters(self) -> None:
@@ -144,7 +156,7 @@ class PointConv(EquivariantModule):
             kernel.layout_in.blocks(x),
             graph,
             list(zip(kernel.pairs, kernel.couplings, kernel.folded, self._orders(graph))),
-            list(kernel.weight),
+            kernel.last,
             [(r.size, m) for r, m in zip(layout.irreps, layout.copies)],
             self.chunk,
         )
@@ -165,7 +177,7 @@ class PointConv(EquivariantModule):
             if () in each or self.contraction == "aggregate":
                 found[a] = "aggregate"
             elif self.contraction == "auto":
-                found[a] = cheaper(edges, graph.num_targets, k.fields[a], k.width, each)
+                found[a] = cheaper(edges, graph.num_targets, k.fields[a], k.widths[a], each)
             else:
                 found[a] = "message"
         return [found[pair.a] for pair in k.pairs]

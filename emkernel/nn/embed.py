@@ -92,7 +92,7 @@ class EdgeEmbedding(EquivariantModule):
             raise ValueError(f"radial must be at least 1, got {radial}")
         table = irrep_table(group)
         poly = polynomials(table, degree)
-        self.cutoff = float(cutoff)
+        self.degree, self.cutoff = degree, float(cutoff)
         self._constant("basis", poly.basis / self.cutoff)
         for k, step in enumerate(poly.steps):
             self._constant(f"step{k}", step)
@@ -135,6 +135,13 @@ class EdgeEmbedding(EquivariantModule):
             split = [(from_vector.get(i, 0), copies[i] - from_vector.get(i, 0)) for i in order]
             self.pairings = Pairings(table, self.irreps, split)
             self.scalars += self.pairings.size
+
+    def example(self, edges: int, generator: torch.Generator) -> torch.Tensor:
+        """(edges, d) float64, edges of uniform direction and of lengths up to the cutoff, where the metric is |v|."""
+        basis = self._exact["basis"]
+        v = torch.randn(edges, len(basis), generator=generator, dtype=torch.float64)
+        length = torch.rand(edges, 1, generator=generator, dtype=torch.float64)
+        return torch.linalg.solve(basis, (length * v / v.norm(dim=1, keepdim=True)).T).T
 
     def forward(self, edge_vec: torch.Tensor, edge_attr: torch.Tensor | None):
         v = edge_vec @ self.basis.T

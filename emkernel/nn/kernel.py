@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from torch import nn
 
-from ..errors import RepError
-from ..ops.contract import Field, Pair, fold, kernel_blocks
+from ..ops.contract import Field
 from ..rep import Rep
-from ..solver.coupling import couplings
-from ..solver.irreps import Irrep, irrep_table
-from ._module import EquivariantModule, check_features, check_rep
+from ..solver.irreps import irrep_table
 from .bilinear import Bilinear, irrep_sum
 from .embed import EdgeEmbedding
-from .layout import Layout
 from .linear import Linear
+from .steerable import SteerableKernel
 
 __all__ = ["ImplicitKernel"]
 
 
-class ImplicitKernel(EquivariantModule):
+class ImplicitKernel(SteerableKernel):
     """k(x, z) with k(g x, ρ_z(g) z) = ρ_out(g) k(x, z) ρ_in(g)^-1 for every g (paper, eq. 4 and 10).
 
     The network embeds (x, z) (:class:`EdgeEmbedding`), mixes it equivariantly (a bilinear layer where attributes are
@@ -67,16 +63,13 @@ class ImplicitKernel(EquivariantModule):
         cutoff: float = 1.0,
         bilinear: bool | None = None,
     ):
-        super().__init__()
-        check_rep(rep_in=rep_in, rep_out=rep_out, edge_rep=edge_rep)
+        super().__init__(rep_in, rep_out, edge_rep)
         for name, value in (("width", width), ("hidden", hidden), ("degree", degree)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        self.rep_in, self.rep_out, self.edge_rep = rep_in, rep_out, edge_rep
         self.width = width
         group, table = rep_in.group, irrep_table(rep_in.group)
         self.embed = EdgeEmbedding(group, edge_rep, degree, radial, cutoff)
-        self.layout_in, self.layout_out = Layout(rep_in), Layout(rep_out)
 
         products = self.embed.has_steerable_attributes if bilinear is None else bilinear
         candidates = {r.index: r for r in (table.trivial, *self.embed.irreps)}
@@ -88,20 +81,12 @@ class ImplicitKernel(EquivariantModule):
             )
             candidates |= {r.index: r for r in known}
         candidates = list(candidates.values())
-        found = {
-            a.index: [
-                (b, c, C)
-                for b, rb in enumerate(self.layout_in.irreps)
-                for c, rc in enumerate(self.layout_out.irreps)
-                if len(C := couplings(table, a, rb, rc))
-            ]
-            for a in candidates
-        }
+        coupled = {a.index for a in candidates if self.paths(a)}
 
         self.products = None
         source = [(m, r) for r, m in zip(self.embed.irreps, self.embed.copies)]
         if products and source:
-            useful = [a for a in candidates if found[a.index]]
+            useful = [a for a in candidates if a.index in coupled]
             target = irrep_sum(
                 group, [(width, a) for a in useful if not a.is_trivial] + [(width, table.trivial)]
             )
@@ -114,50 +99,28 @@ class ImplicitKernel(EquivariantModule):
             steerable[r.index] = steerable.get(r.index, 0) + m
         self._sources = list(steerable)
         # only hidden irreducibles that couple the input to the output
-        self.hidden_irreps: list[Irrep] = [
-            a for a in candidates if found[a.index] and (a.is_trivial or a.index in steerable)
-        ]
-        if not self.hidden_irreps:
-            raise RepError(
-                f"no equivariant kernel from {rep_in} to {rep_out}: no polynomial of degree up to {degree} "
-                "couples them; raise degree, or pass steerable edge attributes"
-            )
-        self._has_trivial = self.hidden_irreps[0].is_trivial
-        self._steerable = [a for a in self.hidden_irreps if not a.is_trivial]
+        hidden_irreps = [a for a in candidates if a.index in coupled and (a.is_trivial or a.index in steerable)]
+        self._require(hidden_irreps)
+        self._has_trivial = hidden_irreps[0].is_trivial
+        self._steerable = [a for a in hidden_irreps if not a.is_trivial]
         self.mix = None
         if self._steerable:
             rep_source = irrep_sum(group, [(m, table.irreps[i]) for i, m in steerable.items()])
             rep_hidden = irrep_sum(group, [(width, a) for a in self._steerable])
             self.mix = Linear(rep_source, rep_hidden, bias=False)
         scalars = self.embed.scalars + (width if self.products is not None else 0)
-        sizes = [max(scalars, 1)] + [hidden] * layers + [width * len(self.hidden_irreps)]
+        sizes = [max(scalars, 1)] + [hidden] * layers + [width * len(hidden_irreps)]
         net: list[nn.Module] = []
         for n, m in zip(sizes, sizes[1:]):
             net += [nn.Linear(n, m), nn.SiLU()]
         self.net = nn.Sequential(*net[:-1])
         self._no_scalars = scalars == 0
         # per hidden irreducible the fields that are mixed to ``width`` channels; no more than these are worth keeping
-        self.fields = [width] * self._has_trivial
+        fields = [width] * self._has_trivial
         if self.mix is not None:
-            self.fields += [min(len(w), width) for w in self.mix.weight]
+            fields += [min(len(w), width) for w in self.mix.weight]
 
-        self.pairs: list[Pair] = []
-        self.weight = nn.ParameterList()
-        rows = [0] * len(self.layout_out.irreps)
-        for b, m in enumerate(self.layout_in.copies):
-            for a, irrep in enumerate(self.hidden_irreps):
-                parts = [(c, C) for with_b, c, C in found[irrep.index] if with_b == b]
-                if not parts:
-                    continue
-                for c, C in parts:
-                    rows[c] += len(C) * width * m
-                coupling = np.concatenate([C.swapaxes(0, 1).reshape(-1, *C.shape[2:]) for _, C in parts])
-                self._constant(f"coupling{len(self.pairs)}", coupling)
-                plain = irrep.is_trivial and np.array_equal(coupling[:, 0], np.eye(coupling.shape[2]))
-                self.pairs.append(Pair(a, b, tuple((c, len(C)) for c, C in parts), plain))
-        for k, m in zip(rows, self.layout_out.copies):
-            self.weight.append(nn.Parameter(torch.empty(k, m), requires_grad=k > 0))
-        self._folds()
+        self._couple(hidden_irreps, [width] * len(hidden_irreps), fields)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -168,32 +131,9 @@ class ImplicitKernel(EquivariantModule):
                 nn.init.zeros_(layer.bias)
         # gates near one at the start, so that the steerable polynomials pass
         nn.init.ones_(self.net[-1].bias)
-        for w in self.weight:
-            nn.init.normal_(w, std=1 / math.sqrt(max(1, len(w))))
+        self._reset_last()
         if self.mix is not None:
             self.mix.reset_parameters()
-
-    # ---- derived constants ----------------------------------------------------------------------------------
-
-    def _folds(self) -> None:
-        for i, (pair, C) in enumerate(zip(self.pairs, self.couplings)):
-            s = self.fields[pair.a]
-            self.register_buffer(f"_fold{i}", fold(C, s) if s < self.width else None, persistent=False)
-
-    def _constants_changed(self) -> None:
-        if hasattr(self, "pairs"):
-            self._folds()
-
-    @property
-    def couplings(self) -> list[torch.Tensor]:
-        """The coupling tensors (Q, d_a, d_b), one per pair."""
-        return [getattr(self, f"coupling{i}") for i in range(len(self.pairs))]
-
-    @property
-    def folded(self) -> list[torch.Tensor | None]:
-        return [getattr(self, f"_fold{i}") for i in range(len(self.pairs))]
-
-    # ---- evaluation -----------------------------------------------------------------------------------------
 
     def hidden(self, edge_vec: torch.Tensor, edge_attr: torch.Tensor | None = None) -> list[Field]:
         """The activations before the last layer, ``dense()`` (E, d_a, width) per hidden irreducible."""
@@ -217,44 +157,6 @@ class ImplicitKernel(EquivariantModule):
                 field = Field(x, w, g)
                 out.append(field if len(w) < self.width else Field(field.dense()))
         return out
-
-    def check_edges(self, edge_vec: torch.Tensor, edge_attr: torch.Tensor | None) -> None:
-        """Raise unless the arguments fit the group and the edge representation."""
-        d = self.rep_in.group.d
-        if edge_vec.ndim != 2 or edge_vec.shape[1] != d:
-            raise ValueError(
-                f"edge_vec has shape {tuple(edge_vec.shape)}, expected (E, {d}) for {self.rep_in.group.name}"
-            )
-        if (edge_attr is None) != (self.edge_rep is None):
-            raise RepError(
-                "edge_attr is missing: the kernel has edge_rep = " + str(self.edge_rep)
-                if edge_attr is None
-                else "edge_attr was passed to a kernel built without edge_rep"
-            )
-        if edge_attr is not None:
-            check_features(edge_attr, self.edge_rep, "edge_attr", edge_vec)
-            if edge_attr.shape[:-1] != edge_vec.shape[:-1]:
-                raise ValueError(
-                    f"edge_attr has {edge_attr.shape[0]} rows, edge_vec {edge_vec.shape[0]}: one per edge is "
-                    "expected"
-                )
-
-    def forward(self, edge_vec: torch.Tensor, edge_attr: torch.Tensor | None = None) -> torch.Tensor:
-        self.check_edges(edge_vec, edge_attr)
-        hidden = [h.dense() for h in self.hidden(edge_vec, edge_attr)]
-        sizes = [
-            [(r.size, m) for r, m in zip(lay.irreps, lay.copies)] for lay in (self.layout_in, self.layout_out)
-        ]
-        blocks = kernel_blocks(hidden, self.pairs, self.couplings, list(self.weight), *sizes)
-        edges, n_in = edge_vec.shape[0], self.rep_in.size
-        # the columns of k in the user's layout, a row at a time: k = back_out · blocks · to_in
-        columns = []
-        for row in blocks:
-            _, d, m = row[0].shape[:3]
-            flat = [x.reshape(edges * d * m, db, mb) for x, (db, mb) in zip(row, sizes[0])]
-            columns.append(self.layout_in.flat_dual(flat).reshape(edges, d, m, n_in))
-        rows = [x.permute(0, 3, 1, 2).reshape(edges * n_in, *x.shape[1:3]) for x in columns]
-        return self.layout_out.flat(rows).reshape(edges, n_in, self.rep_out.size).transpose(1, 2)
 
     def extra_repr(self) -> str:
         edge = f", edge_rep={self.edge_rep}" if self.edge_rep is not None else ""

@@ -165,7 +165,8 @@ def _contract(operands: Operands, pairs, sizes: list[tuple[int, int]], graph: Ne
     out: list[torch.Tensor | None] = [None] * len(sizes)
     start = [0] * len(sizes)
     for (c, _), pieces in coupled.items():
-        S = (pieces[0] if len(pieces) == 1 else torch.cat(pieces, 2)).flatten(2).flatten(0, 1)
+        pieces = [x.flatten(2) for x in pieces]  # of one width for each hidden irreducible
+        S = (pieces[0] if len(pieces) == 1 else torch.cat(pieces, 2)).flatten(0, 1)
         W = operands.weights[c][start[c] : start[c] + S.shape[1]]
         start[c] += S.shape[1]
         out[c] = S @ W if out[c] is None else torch.addmm(out[c], S, W)
