@@ -8,7 +8,6 @@ from ..errors import RepError
 from ..ops.contract import Field
 from ..rep import Rep
 from ..solver.irreps import irrep_table
-from .embed import EdgeEmbedding
 from .steerable import SteerableKernel
 
 __all__ = ["FixedKernel"]
@@ -68,7 +67,7 @@ class FixedKernel(SteerableKernel):
         if rings < 1:
             raise ValueError(f"rings must be at least 1, got {rings}")
         self.rings = rings
-        self.embed = EdgeEmbedding(group, None, degree, rings, cutoff)
+        self._embed(degree, rings, cutoff)
         trivial = irrep_table(group).trivial
         # the constant, and what the embedding counts among its scalars: invariant polynomials that O(n) does not have
         sources = [(trivial, 1 + self.embed.scalars - rings), *zip(self.embed.irreps, self.embed.copies)]

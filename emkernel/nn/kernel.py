@@ -11,7 +11,6 @@ from ..ops.contract import Field
 from ..rep import Rep
 from ..solver.irreps import irrep_table
 from .bilinear import Bilinear, irrep_sum
-from .embed import EdgeEmbedding
 from .linear import Linear
 from .steerable import SteerableKernel
 
@@ -69,7 +68,7 @@ class ImplicitKernel(SteerableKernel):
                 raise ValueError(f"{name} must be at least 1, got {value}")
         self.width = width
         group, table = rep_in.group, irrep_table(rep_in.group)
-        self.embed = EdgeEmbedding(group, edge_rep, degree, radial, cutoff)
+        self._embed(degree, radial, cutoff)
 
         products = self.embed.has_steerable_attributes if bilinear is None else bilinear
         candidates = {r.index: r for r in (table.trivial, *self.embed.irreps)}

@@ -26,7 +26,7 @@ class SteerableKernel(EquivariantModule):
     """k(x, z) = Σ_abc W_abc C_abc h_a(x, z), with hidden fields h_a of irreducibles a and couplings C of a ⊗ b -> c.
 
     h_a(g x, ρ_z(g) z) = a(g) h_a(x, z) makes k steerable, k(g x, ρ_z(g) z) = ρ_out(g) k(x, z) ρ_in(g)^-1. A kind of
-    kernel is a kind of ``hidden`` fields; it sets ``embed`` and ends its construction with :meth:`_couple`.
+    kernel is a kind of ``hidden`` fields; it begins its making with :meth:`_embed` and ends it with :meth:`_couple`.
 
     Attributes:
         embed: the embedding of an edge.
@@ -42,8 +42,12 @@ class SteerableKernel(EquivariantModule):
         super().__init__()
         check_rep(rep_in=rep_in, rep_out=rep_out, edge_rep=edge_rep)
         self.rep_in, self.rep_out, self.edge_rep = rep_in, rep_out, edge_rep
-        self.layout_in, self.layout_out = Layout(rep_in), Layout(rep_out)
         self._paths: dict[int, list[tuple[int, int, np.ndarray]]] = {}
+
+    def _embed(self, degree: int, radial: int, cutoff: float) -> None:
+        # before the layouts: what is shipped was solved in the order in which it is met
+        self.embed = EdgeEmbedding(self.rep_in.group, self.edge_rep, degree, radial, cutoff)
+        self.layout_in, self.layout_out = Layout(self.rep_in), Layout(self.rep_out)
 
     def paths(self, a: Irrep) -> list[tuple[int, int, np.ndarray]]:
         """(place of b in the input, of c in the output, couplings of a ⊗ b -> c), where there are any."""
