@@ -368,6 +368,26 @@ def test_chunks_do_not_change_the_function(graph, chunk):
                 torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-9 * largest(b))
 
 
+def test_transforms_of_functions_see_through_the_convolution():
+    """torch.func and forward-mode derivatives, chunk by chunk or not."""
+    g = group("D7")
+    conv = double(PointConv(*fields(g), **{**SMALL, "width": 5}, chunk=2))
+    x, pos, edges, _ = inputs(g, conv.rep_in, None, "ragged")
+
+    def loss(x, pos):
+        return conv(x, pos, edges).square().sum()
+
+    copies = [v.clone().requires_grad_() for v in (x, pos)]
+    expected = torch.autograd.grad(loss(*copies), copies)
+    for a, b in zip(torch.func.grad(loss, (0, 1))(x, pos), expected):
+        torch.testing.assert_close(a, b)
+    tangents = randn(*x.shape, seed=5), randn(*pos.shape, seed=6)
+    with torch.autograd.forward_ad.dual_level():
+        duals = [torch.autograd.forward_ad.make_dual(v, t) for v, t in zip((x, pos), tangents)]
+        along = torch.autograd.forward_ad.unpack_dual(loss(*duals)).tangent
+    torch.testing.assert_close(along, sum((t * e).sum() for t, e in zip(tangents, expected)))
+
+
 @each_graph
 def test_ungrouped_edges_give_the_same_function(graph):
     """As on a GPU, where nothing about the graph is read back; with derivatives."""

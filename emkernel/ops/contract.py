@@ -24,7 +24,8 @@ from dataclasses import dataclass
 
 import torch
 
-from .blocked import Operands, blocked, targets_at_a_time
+from .blocked import blocked, targets_at_a_time
+from .chunk import Operands
 from .fused import outer_sum
 from .neighbours import CSR, Grouped, Groups, Neighbours
 
@@ -141,11 +142,22 @@ def node_order(
 
         if chunk is None and device == "cpu":
             chunk = targets_at_a_time(pairs, operands, graph)
-        if chunk is None or chunk >= sum(n for n, _ in graph.groups) or torch.compiler.is_compiling():
+        whole = chunk is None or chunk >= sum(n for n, _ in graph.groups)
+        if whole or torch.compiler.is_compiling() or _transformed(operands):
             out = plain(operands)
         else:
             out = blocked(pairs, operands, graph, sizes, chunk, plain)
     return [graph.restore(y.flatten(1)).unflatten(1, y.shape[1:]) for y in out]
+
+
+def _transformed(operands: Operands) -> bool:
+    """Whether torch.func or forward-mode differentiation is at work, which see through plain operations only."""
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+    dual = torch.autograd.forward_ad
+    given = [x for x in operands.flat() if x is not None]
+    return any(wrapped(x) for x in given) or (
+        dual._current_level >= 0 and any(dual.unpack_dual(x).tangent is not None for x in given)
+    )
 
 
 def _contract(operands: Operands, pairs, sizes: list[tuple[int, int]], graph: Neighbours) -> list[torch.Tensor]:
