@@ -30,7 +30,7 @@ from .splitting import division_basis, irreducible_subspaces, symmetric_form
 
 __all__ = ["Decomposition", "Irrep", "IrrepTable", "irrep_table", "irreps"]
 
-LARGEST = 10**6  # largest finite group of which all irreducibles are found
+LARGEST = 100_000  # largest finite group of which all irreducibles are found
 
 
 class IrrepTable:
@@ -314,7 +314,7 @@ def irreps(group: MatrixGroup, degree: int | None = 2) -> list[Irrep]:
 
     Raises:
         SolverError: the group is not certified completely reducible, so pieces need not be irreducible.
-        GroupError: all irreducibles are asked for, of an infinite group or one of more than a million elements.
+        GroupError: all irreducibles are asked for, of an infinite group or one of more than 100,000 elements.
 
     Example:
         >>> [r.label for r in irreps(groups.O(3), degree=2)]
