@@ -64,8 +64,9 @@ class _Report:
 
     @property
     def error(self) -> float:
-        """The worst error of the checks in float64, and of all that failed."""
-        return max((c.error for c in self.checks if c.dtype == torch.float64 or not c.passed), default=np.inf)
+        """The worst error of the checks in float64, and of all that failed; in float32 where there is no other."""
+        counted = [c.error for c in self.checks if c.dtype == torch.float64 or not c.passed]
+        return max(counted or [c.error for c in self.checks], default=np.inf)
 
     @property
     def failures(self) -> tuple[Check, ...]:
@@ -81,9 +82,10 @@ class _Report:
         return [f"  {c}" for c in self.checks]
 
     def __str__(self) -> str:
-        return "\n".join(
-            [self.title, *self._body(), *(f"  warning: {w}" for w in self.warnings), self._verdict]
-        )
+        lines = [self.title, *self._body(), *(f"  warning: {w}" for w in self.warnings), self._verdict]
+        text = "\n".join(lines)
+        # where many lines lie between, what failed is said again at the end, where it is read
+        return "\n".join([text, *(f"  {c}" for c in self.failures if text.count("\n") > 20)])
 
 
 @dataclass(frozen=True)

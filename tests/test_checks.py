@@ -839,3 +839,14 @@ def test_a_group_in_physical_units_passes():
     group = MatrixGroup("Lorentz in metres and seconds", lie_algebra=boosts)
     report = check_group(group, dimension=3, form=np.diag([c**2, -1, -1]))
     assert report.passed, str(report)
+
+
+def test_a_function_seen_in_single_precision_alone_has_an_error():
+    g = groups.SO(3)
+    report = check_equivariance(lambda x: 2 * x, [torch.randn(3, 3)], [V(g)], V(g))
+    assert report.passed and report.error <= 1e-5
+
+
+def test_a_long_report_says_at_its_end_what_failed():
+    report = check_group(groups.SO(3), order=6)
+    assert "FAIL" in str(report).splitlines()[-1] and "order 6" in str(report).splitlines()[-1]
