@@ -137,7 +137,7 @@ def check_couplings(sheet: Sheet, G: MatrixGroup, pieces: list[Irrep], count: Co
     done = [t for t in triples if t[0].size * t[1].size * t[2].size <= largest][:TRIPLES]
     error, wrong, found, counted = 0.0, 0, 0, 0
     for a, b, c in done:
-        C = couplings(table, a, b, c)
+        C = np.asarray(couplings(table, a, b, c))
         maps, joint = C.reshape(len(C), c.size, a.size * b.size), a * b
         error, found = max(error, intertwining(maps, joint, c)), found + len(C)
         expected = count(joint, c)

@@ -833,7 +833,8 @@ def test_all_couplings_of_permutations_of_pairs(n):
     for triple in product(range(4), repeat=3):
         a, b, c = (named[i] for i in triple)
         C = couplings(table, a, b, c)
-        assert C.shape == (expected[triple], c.size, a.size, b.size)
+        assert C.shape == (expected[triple], c.size, a.size, b.size) and len(C) == expected[triple]
+        C = np.asarray(C)
         x, y = rng.standard_normal(a.size), rng.standard_normal(b.size)
         value, moved = C @ y @ x, C @ (b.rho(g) @ y) @ (a.rho(g) @ x)
         np.testing.assert_allclose(moved, value @ c.rho(g).T, atol=1e-11 * max(1, np.abs(value).max(initial=0)))
@@ -851,8 +852,7 @@ def test_seeds_are_those_of_the_couplings_that_are_kept_whole(monkeypatch):
             whole = nullspace.coupling_maps(*images)
             with monkeypatch.context() as small:
                 small.setattr(nullspace, "LARGEST", 256)
-                seeded = nullspace.coupling_maps(*images)
-                again = nullspace.coupling_maps(*images)
+                seeded, again = (np.asarray(nullspace.coupling_maps(*images)) for _ in range(2))
             assert seeded.tobytes() == again.tobytes()
             spans = [m.reshape(len(m), -1) for m in (whole, seeded)]
             assert spans[0].shape == spans[1].shape
@@ -861,8 +861,19 @@ def test_seeds_are_those_of_the_couplings_that_are_kept_whole(monkeypatch):
     assert met >= 3
 
 
+def turned(seed):
+    """Orthonormal as before, and not of invariant functions."""
+    return seed @ np.linalg.qr(np.random.default_rng(0).standard_normal((seed.shape[2],) * 2))[0]
+
+
+def made_of_one_point(seed):
+    """Kept by the stabiliser, and not M_0 of its own functions: the identity on both."""
+    return np.eye(seed.shape[1])[None] * np.linalg.norm(seed[0]) / np.sqrt(seed.shape[1])
+
+
 @pytest.mark.parametrize(
-    "change", [lambda s: 1.001 * s, lambda s: s[:, ::-1], lambda s: s[:, 1:], lambda s: np.nan * s]
+    "change",
+    [lambda s: 1.001 * s, lambda s: s[:, ::-1], lambda s: s[:, 1:], lambda s: np.nan * s, turned, made_of_one_point],
 )
 def test_wrong_seeds_are_solved_again(monkeypatch, tmp_path, change):
     monkeypatch.setenv("EMKERNEL_STORE", str(tmp_path))
@@ -870,7 +881,7 @@ def test_wrong_seeds_are_solved_again(monkeypatch, tmp_path, change):
     table = irrep_table(groups.S(7))
     table.decompose((V**2)(table.group))
     a = max(table.irreps, key=lambda r: r.size)
-    right = nullspace.coupling_maps(a.normal, a.normal, a.normal)
+    right = np.asarray(nullspace.coupling_maps(a.normal, a.normal, a.normal))
     kept = {key: arrays for key, arrays in nullspace.default_store().items() if "seeds" in arrays}
     (key,) = kept
     nullspace.default_store().put(key, {"seeds": change(kept[key]["seeds"])})

@@ -54,7 +54,7 @@ class Bilinear(EquivariantModule):
                 for c in wanted:
                     C = couplings(table, a, b, c)
                     if len(C):
-                        rows.append(C.reshape(-1, a.size, b.size))
+                        rows.append(np.asarray(C).reshape(-1, a.size, b.size))
                         targets.append((c.index, c.size, len(C)))
                         copies[c.index] += len(C) * width
                 if rows:

@@ -13,6 +13,7 @@ from ..ops.contract import Field, Pair, fold, kernel_blocks
 from ..rep import Rep
 from ..solver.coupling import couplings
 from ..solver.irreps import Irrep, irrep_table
+from ..solver.orbits import Seeded
 from ._module import EquivariantModule, check_features, check_rep
 from .embed import EdgeEmbedding
 from .layout import Layout
@@ -42,14 +43,14 @@ class SteerableKernel(EquivariantModule):
         super().__init__()
         check_rep(rep_in=rep_in, rep_out=rep_out, edge_rep=edge_rep)
         self.rep_in, self.rep_out, self.edge_rep = rep_in, rep_out, edge_rep
-        self._paths: dict[int, list[tuple[int, int, np.ndarray]]] = {}
+        self._paths: dict[int, list[tuple[int, int, np.ndarray | Seeded]]] = {}
 
     def _embed(self, degree: int, radial: int, cutoff: float) -> None:
         # before the layouts: what is shipped was solved in the order in which it is met
         self.embed = EdgeEmbedding(self.rep_in.group, self.edge_rep, degree, radial, cutoff)
         self.layout_in, self.layout_out = Layout(self.rep_in), Layout(self.rep_out)
 
-    def paths(self, a: Irrep) -> list[tuple[int, int, np.ndarray]]:
+    def paths(self, a: Irrep) -> list[tuple[int, int, np.ndarray | Seeded]]:
         """(place of b in the input, of c in the output, couplings of a ⊗ b -> c), where there are any."""
         table = irrep_table(self.rep_in.group)
         if a.index not in self._paths:
@@ -81,7 +82,7 @@ class SteerableKernel(EquivariantModule):
         rows = [0] * len(self.layout_out.irreps)
         for b, m in enumerate(self.layout_in.copies):
             for a, irrep in enumerate(irreps):
-                parts = [(c, C) for with_b, c, C in self.paths(irrep) if with_b == b]
+                parts = [(c, np.asarray(C)) for with_b, c, C in self.paths(irrep) if with_b == b]
                 if not parts:
                     continue
                 for c, C in parts:

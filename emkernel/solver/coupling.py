@@ -9,16 +9,18 @@ from ..matrix_group import MatrixGroup
 from ..rep import Rep
 from .irreps import Irrep, IrrepTable, irrep_table
 from .nullspace import coupling_maps
+from .orbits import Seeded
 
 __all__ = ["common_group", "couplings", "equivariant_basis", "unit_free_basis"]
 
 MANY_ORDERS = 1e8  # of magnitude between units, beyond which no basis is orthonormal and equivariant in floating point
 
 
-def couplings(table: IrrepTable, a: Irrep, b: Irrep, c: Irrep) -> np.ndarray:
+def couplings(table: IrrepTable, a: Irrep, b: Irrep, c: Irrep) -> np.ndarray | Seeded:
     """Basis (r, d_c, d_a, d_b) of Hom(a ⊗ b, c): c(g) C = C (a(g) ⊗ b(g)), each of Frobenius norm sqrt(d_c).
 
-    With that norm independent unit-variance inputs give unit-variance outputs, averaged over components.
+    With that norm independent unit-variance inputs give unit-variance outputs, averaged over components. Millions of
+    numbers, of permutation groups, come as Seeded: ``np.asarray`` computes them.
     """
     if a.is_trivial or b.is_trivial:
         maps = table.maps(b if a.is_trivial else a, c)
@@ -29,7 +31,7 @@ def couplings(table: IrrepTable, a: Irrep, b: Irrep, c: Irrep) -> np.ndarray:
     return table.couplings[key]
 
 
-def _solved(table: IrrepTable, a: Irrep, b: Irrep, c: Irrep) -> np.ndarray:
+def _solved(table: IrrepTable, a: Irrep, b: Irrep, c: Irrep) -> np.ndarray | Seeded:
     """One solution serves both orders of a and b, and all orders of the three factors where invariant forms B make
     each its own dual: B_c C is then an invariant function of three vectors."""
     if all(r.form is not None and r.type == "real" for r in (a, b, c)):
@@ -43,11 +45,11 @@ def _solved(table: IrrepTable, a: Irrep, b: Irrep, c: Irrep) -> np.ndarray:
             C = _with_form(c, C)
             return C if c.size == third.size else C * np.sqrt(c.size / third.size)
     elif a.index > b.index:
-        return couplings(table, b, a, c).swapaxes(2, 3)
+        return couplings(table, b, a, c).transpose(0, 1, 3, 2)
     return coupling_maps(a.normal, b.normal, c.normal) * np.sqrt(c.size)
 
 
-def _with_form(r: Irrep, C: np.ndarray) -> np.ndarray:
+def _with_form(r: Irrep, C: np.ndarray | Seeded) -> np.ndarray | Seeded:
     """B C along axis 1."""
     return C if r.is_orthogonal else np.tensordot(r.form, C, (1, 1)).swapaxes(0, 1)
 

@@ -27,7 +27,7 @@ from threadpoolctl import ThreadpoolController
 from ..errors import SolverError
 from ..images import Images, summed_error
 from .averaging import fixed_tensors, projected
-from .orbits import MOST_TUPLES, expanded, invariant_tensors, is_one_orbit, seeds, tuples
+from .orbits import MOST_TUPLES, Seeded, are_seeds, invariant_tensors, is_one_orbit, seeds, tuples
 from .store import default_store, problem_key
 
 __all__ = ["canonical", "coupling_maps", "intertwiners", "one_thread", "project", "residual"]
@@ -99,8 +99,9 @@ def intertwiners(a: Images, b: Images, engine: str = "auto") -> np.ndarray:
     return _kept("intertwiners", (a, b), partial(_verified, a, b), lambda: _intertwiners(a, b, engine))
 
 
-def coupling_maps(a: Images, b: Images, c: Images) -> np.ndarray:
-    """Canonical orthonormal basis (r, n_c, n_a, n_b) of Hom(a ⊗ b, c), without forming a ⊗ b where it is large.
+def coupling_maps(a: Images, b: Images, c: Images) -> np.ndarray | Seeded:
+    """Canonical orthonormal basis (r, n_c, n_a, n_b) of Hom(a ⊗ b, c), without forming a ⊗ b where it is large, nor the
+    basis where it is that of a group that permutes.
 
     Raises:
         SolverError: as of :func:`intertwiners`.
@@ -111,38 +112,30 @@ def coupling_maps(a: Images, b: Images, c: Images) -> np.ndarray:
         order = sorted((0, 1, 2), key=lambda i: (c, a, b)[i].permuted[0].shape[1])
         first, second, third = ((c, a, b)[i] for i in order)
         if is_one_orbit(first.permuted[0]):
-            functions = _from_seeds(first, second, third)
-            return functions.transpose(0, *(1 + order.index(i) for i in range(3)))
+            return _seeded(first, second, third).transpose(0, *(1 + order.index(i) for i in range(3)))
     return _kept("couplings", (a, b, c), verified, lambda: _couplings(a, b, c))
 
 
 @one_thread
-def _from_seeds(first: Images, second: Images, third: Images) -> np.ndarray:
+def _seeded(first: Images, second: Images, third: Images) -> Seeded:
     """Orthonormal invariant functions (r, n_1, n_2, n_3), of which the store keeps the seeds alone."""
     key, store = problem_key("seeds", first.digest, second.digest, third.digest), default_store()
-
-    def full(seed: np.ndarray) -> np.ndarray | None:
-        functions = expanded(seed, first.permuted, second.discrete, third.discrete)
-        verified = _verified_coupling(second, third, first, functions, _sampled_residual)
-        return functions if verified else None
-
+    permuted = first.permuted, second.permuted, third.permuted
     kept = store.get(key)
     if kept is not None:
         seed = kept.get("seeds", np.zeros(0))
-        fits = seed.ndim == 3 and seed.shape[1:] == (second.size, third.size) and np.isfinite(seed).all()
-        functions = full(seed) if fits else None
-        if functions is not None:
-            return functions
+        if seed.ndim == 3 and seed.shape[1:] == (second.size, third.size) and are_seeds(seed, *permuted):
+            return Seeded(seed, first.permuted, second.discrete, third.discrete)
         store.discard(key)
-    solved = _canonical_rows(seeds(first.permuted, second.permuted, third.permuted))
-    solved = solved / np.sqrt(first.permuted[0].shape[1])  # the functions of such seeds are orthonormal
-    functions = full(solved)
-    if functions is None:
+    # the functions of such seeds are orthonormal
+    seed = np.ascontiguousarray(_canonical_rows(seeds(*permuted)) / np.sqrt(first.permuted[0].shape[1]))
+    functions = Seeded(seed, first.permuted, second.discrete, third.discrete)
+    if not _verified_coupling(second, third, first, np.asarray(functions), _sampled_residual):
         raise SolverError(
             f"invariant functions of {first.size}, {second.size} and {third.size} dimensions, from the orbits of the "
             "points that are permuted, are not invariant. Likely cause: images that are not a representation."
         )
-    store.put(key, {"seeds": solved})
+    store.put(key, {"seeds": seed})
     return functions
 
 

@@ -11,13 +11,23 @@ and the one matrix M_p at the first point, its seed, says all of it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-__all__ = ["MOST_TUPLES", "expanded", "fewest_points", "invariant_tensors", "is_one_orbit", "seeds", "tuples"]
+__all__ = [
+    "MOST_TUPLES",
+    "Seeded",
+    "are_seeds",
+    "fewest_points",
+    "invariant_tensors",
+    "is_one_orbit",
+    "seeds",
+    "tuples",
+]
 
 MOST_TUPLES = 7_000_000
 SUBPRODUCTS = 5  # random elements of a stabiliser that are tried at once, until they join no more orbits
@@ -128,22 +138,75 @@ def seeds(first: Permuted, second: Permuted, third: Permuted) -> np.ndarray:
         found = np.concatenate([found, x[None] / np.linalg.norm(x)])
 
 
-def expanded(seed: np.ndarray, first: Permuted, second: np.ndarray, third: np.ndarray) -> np.ndarray:
-    """The functions (r, n_1, n_2, n_3) of seeds (r, n_2, n_3).
+def are_seeds(seed: np.ndarray, first: Permuted, second: Permuted, third: Permuted) -> bool:
+    """Whether (r, n_2, n_3) are seeds of orthonormal invariant functions.
 
-    Args:
+    They are if M_p is the same by whatever elements p is reached, M_0 = Σ_p <f_0, f_p> M_p, and N <M_0, M'_0> is 0 or
+    1; the first two are checked on one random vector of each factor.
+    """
+    (points, frame), n = first, first[0].shape[1]
+    flat = seed.reshape(len(seed), second[1].shape[1] * third[1].shape[1])
+    if not np.isfinite(flat).all() or np.abs(n * flat @ flat.T - np.eye(len(flat))).max(initial=0) > 1e-9:
+        return False
+    rng = np.random.default_rng(n)
+    sides = [(f, _ways(points, f[0]), rng.standard_normal(f[0].shape[1])) for f in (second, third)]
+
+    def values(h: int | None) -> np.ndarray:
+        """(N, r) the M_p of the two vectors, each moved back by the generator h."""
+        x, y = ((v if h is None else v[f[0][h]])[ways] @ f[1] for f, ways, v in sides)
+        return np.stack([((x @ M) * y).sum(1) for M in seed], 1) if len(seed) else np.zeros((n, 0))
+
+    value = values(None)
+    small = 1e-8 * np.abs(value).max(initial=0)
+    return np.abs(frame @ frame[0] @ value - value[0]).max(initial=0) <= small and all(
+        np.abs(value[points[h]] - values(h)).max(initial=0) <= small for h in range(len(points))
+    )
+
+
+@dataclass(frozen=True)
+class Seeded:
+    """Invariant functions (r, n, n', n'') of three vectors, kept as their seeds: an array as soon as numpy is asked for
+    one, by ``np.asarray``, and computed anew whenever it is.
+
+    Attributes:
+        seed: (r, n_2, n_3).
         first: the factor whose points the seeds belong to.
         second, third: (M, n, n) the orthogonal images of the generators on the other two factors.
+        axes: which axis of (r, n_1, n_2, n_3) each axis is.
+        factor: of all numbers.
     """
-    points, frame = first
-    parent, step, order = _tree(points)
-    at = np.empty((len(order), *seed.shape))
-    at[0] = seed
-    for p in order[1:]:
-        h = step[p]
-        at[p] = second[h] @ at[parent[p]] @ third[h].T
-    out = frame.T @ at.reshape(len(order), -1)
-    return out.reshape(-1, *seed.shape).swapaxes(0, 1)
+
+    seed: np.ndarray
+    first: Permuted
+    second: np.ndarray
+    third: np.ndarray
+    axes: tuple[int, ...] = (0, 1, 2, 3)
+    factor: float = 1.0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        r, n2, n3 = self.seed.shape
+        return tuple((r, self.first[1].shape[1], n2, n3)[i] for i in self.axes)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def transpose(self, *axes: int) -> Seeded:
+        return replace(self, axes=tuple(self.axes[i] for i in axes))
+
+    def __mul__(self, factor: float) -> Seeded:
+        return replace(self, factor=self.factor * float(factor))
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        points, frame = self.first
+        parent, step, order = _tree(points)
+        at = np.empty((len(order), *self.seed.shape))
+        at[0] = self.seed * self.factor
+        for p in order[1:]:
+            h = step[p]
+            at[p] = self.second[h] @ at[parent[p]] @ self.third[h].T
+        out = (frame.T @ at.reshape(len(order), -1)).reshape(-1, *self.seed.shape).swapaxes(0, 1)
+        return out.transpose(self.axes).astype(dtype or np.float64, copy=False)
 
 
 def _tree(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[int]]:
