@@ -85,17 +85,17 @@ def cheaper(edges: int, nodes: int, fields: int, width: int, pairs: list[tuple[i
     """The cheaper order for a hidden irreducible of s fields and u channels, from sizes (m, Q, d_a, d_b) of its pairs.
 
     Counts what differs, in multiplications of large matrix products: those, numbers that are permuted, and small matrix
-    products, one per edge, with what it costs to start one; tiny ones are done by a loop that is not
-    vectorised. ``benchmarks/orders.py`` compares the choice with what is measured.
+    products, those of fewer than 400 multiplications in a loop that is not vectorised. The weights are fitted to the
+    times of ``benchmarks/orders.py``, which compares the choice with what is measured.
     """
-    start, tiny, slow = 4000.0, 400, 70.0
+    tiny, slow = 400, 110
     aggregate = message = 0.0
     for m, q, da, db in pairs:
-        permute = 15 + 200 / m
-        aggregate += edges * width * m * da * db + nodes * width * m * da * db * (permute + q)
-        product = fields * q * db * m
-        message += edges * (slow * product if product < tiny else start + 2 * product)
-        message += edges * fields * q * (m * width + fields * da * db) + nodes * q * width * m * permute
+        outer, product = width * m * da * db, fields * q * db * m
+        aggregate += edges * outer * (slow if edges * outer < tiny * nodes else 1) + 26 * edges * width * da * db
+        aggregate += nodes * width * da * db * (15 * q * m + 1650)
+        message += edges * product * (slow if product < tiny else slow / 2)
+        message += edges * fields * q * (5 * m * width + fields * da * db) + nodes * q * width * (19 * m + 1900)
     return "message" if message < aggregate else "aggregate"
 
 
