@@ -17,10 +17,10 @@ import emkernel
 from .batch import GraphBatch
 from .errors import DataError
 from .matrix_group import MatrixGroup
-from .models import MoleculeNet, ParticleNet, ShapeNet
+from .models import CrystalNet, MoleculeNet, ParticleNet, ShapeNet
 from .nn import Gate, OrbitELU
 
-__all__ = ["RunConfig", "TASKS", "Task", "random_rotations"]
+__all__ = ["RunConfig", "TASKS", "Task", "matrix_log", "random_rotations"]
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,12 @@ class RunConfig:
     """What a training run is asked to do.
 
     Attributes:
-        task: "nbody", "qm9" or "modelnet".
+        task: "nbody", "qm9", "modelnet" or "dielectric".
         root: file or folder of the data; none for nbody.
-        target: property of QM9.
-        epochs, batch_size, lr, weight_decay, clip: the optimisation (AdamW, linear warm-up, cosine to zero).
+        target: property of QM9, by default "mu"; the tensor of dielectric, "electronic" (default) or "total".
+        epochs, batch_size, lr, weight_decay, clip: the optimisation (AdamW, linear warm-up, cosine to zero); the batch
+            is that of all processes together.
+        patience: stop when the metric has not improved for so many epochs; None for never.
         seed: of initialisation, data order and augmentation.
         field: of nbody, "electric", "magnetic" or "none".
         n_train: use only so many training items.
@@ -42,7 +44,7 @@ class RunConfig:
 
     task: str
     root: str | None = None
-    target: str = "mu"
+    target: str | None = None
     epochs: int = 30
     batch_size: int = 64
     lr: float = 2e-3
@@ -51,6 +53,7 @@ class RunConfig:
     seed: int = 0
     field: str = "electric"
     n_train: int | None = None
+    patience: int | None = None
     rotations: str = "so3"
     average: float = 0.0
     model: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -58,7 +61,9 @@ class RunConfig:
     def __post_init__(self):
         if self.task not in TASKS:
             raise ValueError(f"task must be one of {sorted(TASKS)}, got {self.task!r}")
-        for name in ("epochs", "batch_size", "n_train"):
+        if self.target is None:
+            object.__setattr__(self, "target", TASKS[self.task].target)
+        for name in ("epochs", "batch_size", "n_train", "patience"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
@@ -72,10 +77,13 @@ class Task:
         defaults: of the RunConfig.
         load: RunConfig -> data sets by split.
         build: (group, RunConfig, training set) -> network.
-        loss: (prediction, batch) -> scalar to minimise.
+        loss: (prediction, batch) -> scalar to minimise, a mean over the graphs.
         error: (prediction, batch) -> (sum, count) of the validation metric.
         metric: name of the metric.
+        baseline: data sets by split -> the metric of what does not look at the structure, as "baseline", and more.
         unit: RunConfig -> its unit.
+        target: default of the RunConfig.
+        others: further metrics by name, as ``error``.
         scale: (RunConfig, training set) -> typical size of the target, by which the loss is divided.
         higher: whether more of the metric is better.
         augment: (batch, training, seed) -> batch.
@@ -87,7 +95,12 @@ class Task:
     loss: Callable[[torch.Tensor, GraphBatch], torch.Tensor]
     error: Callable[[torch.Tensor, GraphBatch], tuple[torch.Tensor, int]]
     metric: str
+    baseline: Callable[[dict], dict[str, float]]
     unit: Callable[[RunConfig], str] = lambda config: ""
+    target: str | None = None
+    others: dict[str, Callable[[torch.Tensor, GraphBatch], tuple[torch.Tensor, int]]] = dataclasses.field(
+        default_factory=dict
+    )
     scale: Callable[[RunConfig, Any], float] = lambda config, data: 1.0
     higher: bool = False
     augment: Callable[[GraphBatch, RunConfig, int | None], GraphBatch] = lambda batch, config, seed: batch
@@ -155,6 +168,12 @@ def _load_qm9(config: RunConfig) -> dict:
     return load_qm9(_needs_root(config), config.target, seed=config.seed)
 
 
+def _load_dielectric(config: RunConfig) -> dict:
+    from .data.dielectric import load_dielectric
+
+    return load_dielectric(_needs_root(config), config.target)
+
+
 def _load_modelnet(config: RunConfig) -> dict:
     from .data.modelnet import load_modelnet
 
@@ -208,6 +227,55 @@ def _qm9_unit(config: RunConfig) -> str:
     return QM9_TARGETS[config.target].unit
 
 
+def matrix_log(y: torch.Tensor) -> torch.Tensor:
+    """The logarithm of symmetric positive-definite matrices (B, d, d).
+
+    log(g ε g^T) = g log(ε) g^T for orthogonal g, and for these only: a network that learns log ε, as the tail of ε is
+    heavy, is equivariant in ε under subgroups of O(3), the symmetries of a Cartesian frame.
+    """
+    values, vectors = torch.linalg.eigh(y.double())
+    return ((vectors * values.log()[:, None]) @ vectors.mT).to(y.dtype)
+
+
+def _build_crystals(group: MatrixGroup, config: RunConfig, data) -> nn.Module:
+    values = matrix_log(data.y.double()).diagonal(dim1=1, dim2=2)
+    options = {"shift": float(values.mean()), "scale": _spread(values)}
+    return CrystalNet(group, **network_options(group, config, **options))
+
+
+def _frobenius(tensor: torch.Tensor, batch: GraphBatch):
+    return (torch.matrix_exp(tensor.float()) - batch.y).flatten(1).norm(dim=1).sum(), len(batch.y)
+
+
+def _component(tensor: torch.Tensor, batch: GraphBatch):
+    return (torch.matrix_exp(tensor.float()) - batch.y).abs().mean((1, 2)).sum(), len(batch.y)
+
+
+def _constant_tensors(data: dict) -> dict[str, float]:
+    """The metrics of the best multiple of 1, which is all that is equivariant, and of the best constant tensor."""
+    y, z = data["train"].y.double(), data["val"].y.double()
+    one = torch.eye(y.shape[1], dtype=y.dtype)
+
+    def distance(y, constant):
+        return (y - constant).flatten(1).norm(dim=1)
+
+    # the geometric median, along the multiples of 1 and of all tensors, by iterated weighted means (Weiszfeld, 1937)
+    best = {"": one * y.diagonal(dim1=1, dim2=2).mean(), "_constant": y.mean(0)}
+    for _ in range(500):
+        for name, constant in best.items():
+            w = 1 / distance(y, constant).clamp(min=1e-9)
+            mean = (w[:, None, None] * y).sum(0) / w.sum()
+            best[name] = mean if name else one * mean.diagonal().mean()
+    found = {f"baseline{name}": float(distance(z, constant).mean()) for name, constant in best.items()}
+    middle = {"": one * y.diagonal(dim1=1, dim2=2).median(), "_constant": y.median(0).values}
+    return found | {f"baseline{name}_mae": float((z - constant).abs().mean()) for name, constant in middle.items()}
+
+
+def _most_frequent(data: dict) -> dict[str, float]:
+    guess = torch.as_tensor(data["train"].label).bincount().argmax()
+    return {"baseline": float((torch.as_tensor(data["val"].label) == guess).float().mean())}
+
+
 def _mean_distance(prediction: torch.Tensor, batch: GraphBatch):
     return (prediction - batch.y).norm(dim=1).sum(), len(batch.y)
 
@@ -222,6 +290,7 @@ TASKS: dict[str, Task] = {
         loss=lambda prediction, batch: (prediction - batch.y).square().mean(),
         error=_mean_distance,
         metric="distance",
+        baseline=lambda data: {"baseline": float(data["val"].y.norm(dim=1).mean())},
         unit=lambda config: "length",
     ),
     "qm9": Task(
@@ -231,6 +300,8 @@ TASKS: dict[str, Task] = {
         loss=lambda prediction, batch: (prediction - batch.y).abs().mean(),
         error=lambda prediction, batch: ((prediction - batch.y).abs().sum(), len(batch.y)),
         metric="mae",
+        baseline=lambda data: {"baseline": float((data["val"].y - data["train"].y.median()).abs().mean())},
+        target="mu",
         unit=_qm9_unit,
         scale=lambda config, data: 1.0 if config.target == "mu" else _spread(data.y.double()),
     ),
@@ -243,7 +314,19 @@ TASKS: dict[str, Task] = {
         loss=lambda prediction, batch: nn.functional.cross_entropy(prediction, batch.y, label_smoothing=0.1),
         error=lambda prediction, batch: ((prediction.argmax(1) == batch.y).sum(), len(batch.y)),
         metric="accuracy",
+        baseline=_most_frequent,
         higher=True,
         augment=_augment_shapes,
+    ),
+    "dielectric": Task(
+        defaults={"epochs": 40, "batch_size": 32, "lr": 3e-3, "weight_decay": 1e-2},
+        load=_load_dielectric,
+        build=_build_crystals,
+        loss=lambda tensor, batch: (tensor - matrix_log(batch.y)).flatten(1).norm(dim=1).mean(),
+        error=_frobenius,
+        metric="frobenius",
+        baseline=_constant_tensors,
+        target="electronic",
+        others={"mae": _component},
     ),
 }

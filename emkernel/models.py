@@ -1,56 +1,28 @@
-"""The reference networks for molecules, shapes and particles: steerable convolutions, gates, shortcuts."""
+"""The reference networks for molecules, shapes, particles and crystals: steerable convolutions, gates, shortcuts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import torch
 from torch import nn
 
+from ._blocks import SteerableBlock, choose_attributes, harmonic_rep
+from ._crystals import CrystalNet
 from .batch import GraphBatch
 from .graph import knn_graph, radius_graph, random_subset
 from .matrix_group import MatrixGroup
-from .nn import BatchNorm, Gate, InvariantPool, Linear, PointConv
-from .nn._module import EquivariantModule, check_rep
-from .nn.bilinear import irrep_sum
-from .nn.conv import kernel_class
+from .nn import InvariantPool, Linear
+from .nn._module import EquivariantModule
 from .nn.embed import Harmonics
 from .ops.neighbours import Neighbours
 from .ops.segment import segment_reduce
-from .rep import Rep, Scalar, V
-from .solver.irreps import irrep_table
-from .solver.polynomials import polynomials
+from .rep import Scalar, V
 
-__all__ = ["MoleculeNet", "ParticleNet", "ShapeNet", "SteerableBlock", "harmonic_rep", "match_channels"]
-
-
-def harmonic_rep(group: MatrixGroup, channels: int, degree: int) -> Rep:
-    """``channels`` copies of the trivial representation and of each irreducible in the polynomials up to ``degree``.
-
-    For O(3) these are scalars, vectors, ... up to spin ``degree`` with their natural parity.
-    """
-    table = irrep_table(group)
-    found = {0: table.trivial}
-    if degree:
-        for parts in polynomials(table, degree).parts:
-            found |= {irrep.index: irrep for irrep, _ in parts}
-    return irrep_sum(group, [(channels, irrep) for irrep in found.values()])
-
-
-def _attributes(
-    group: MatrixGroup, known: Mapping[str, Rep], chosen: Sequence[str] | None, options: dict
-) -> tuple[tuple[str, ...], Rep | None]:
-    """Which of the known attributes the kernel sees, in their order, and the sum of their representations."""
-    sees = kernel_class(options.get("kernel", "implicit")).takes_attributes
-    if chosen is None:
-        chosen = tuple(known) if sees else ()
-    if isinstance(chosen, str) or not set(chosen) <= known.keys():
-        raise ValueError(f"attributes must be some of {tuple(known)}, as a sequence, got {chosen!r}")
-    if chosen and not sees:
-        raise ValueError(f"a fixed kernel sees no attributes, got {tuple(chosen)}: pass none, or kernel='implicit'")
-    names = tuple(name for name in known if name in chosen)
-    return names, sum((known[name] for name in names[1:]), known[names[0]])(group) if names else None
+__all__ = [
+    "CrystalNet", "MoleculeNet", "ParticleNet", "ShapeNet", "SteerableBlock", "harmonic_rep", "match_channels",
+]  # fmt: skip
 
 
 def match_channels(build: Callable[[int], nn.Module], target: int | nn.Module, tolerance: float = 0.1) -> int:
@@ -90,52 +62,6 @@ def match_channels(build: Callable[[int], nn.Module], target: int | nn.Module, t
             f"have {weights(high)}; vary another size as well"
         )
     return best
-
-
-class SteerableBlock(EquivariantModule):
-    """x -> shortcut(x) + σ(norm(conv(x))), σ a nonlinearity: one residual steerable layer (paper, section 5.1).
-
-    Args:
-        rep_in, rep_out: bound representations of the fields.
-        edge_rep: representation of the edge attributes, or None.
-        norm: batch normalisation before the nonlinearity.
-        shortcut: add the input; through an equivariant linear map where the representations differ.
-        nonlinearity: makes σ for a representation: :class:`Gate`, or ``partial(OrbitELU, subgroup=H)``.
-        **conv: further arguments of :class:`PointConv`.
-
-    Shapes:
-        as :class:`PointConv`; with a pair (source, target) of x the shortcut is that of the target.
-    """
-
-    def __init__(
-        self,
-        rep_in: Rep,
-        rep_out: Rep,
-        edge_rep: Rep | None = None,
-        *,
-        norm: bool = True,
-        shortcut: bool = True,
-        nonlinearity: Callable[[Rep], nn.Module] = Gate,
-        **conv,
-    ):
-        super().__init__()
-        check_rep(rep_in=rep_in, rep_out=rep_out, edge_rep=edge_rep)
-        self.rep_in, self.rep_out = rep_in, rep_out
-        self.conv = PointConv(rep_in, rep_out, edge_rep, **conv)
-        self.norm = BatchNorm(rep_out) if norm else None
-        self.gate = nonlinearity(rep_out)
-        self.shortcut = None
-        if shortcut:
-            self.shortcut = nn.Identity() if rep_in == rep_out else Linear(rep_in, rep_out, bias=False)
-
-    def forward(self, x, pos, edge_index, edge_attr=None, size=None) -> torch.Tensor:
-        y = self.conv(x, pos, edge_index, edge_attr, size)
-        blocks = self.gate.layout.blocks(y)
-        if self.norm is not None:
-            blocks = self.norm.blocks(blocks)
-        y = self.gate.layout.flat(self.gate.blocks(blocks))
-        target = x[1] if isinstance(x, (tuple, list)) else x
-        return y if self.shortcut is None or target is None else y + self.shortcut(target)
 
 
 class MoleculeNet(EquivariantModule):
@@ -185,7 +111,7 @@ class MoleculeNet(EquivariantModule):
         self.group, self.target, self.atoms, self.bonds, self.radius = group, target, atoms, bonds, radius
         rep = harmonic_rep(group, channels, degree)
         known = {"bonds": bonds * Scalar, "atoms": 2 * atoms * Scalar}
-        self.attributes, self.edge_rep = _attributes(group, known, attributes, kernel)
+        self.attributes, self.edge_rep = choose_attributes(group, known, attributes, kernel)
         kernel = {"cutoff": radius or 2.0, "degree": max(degree, 1)} | kernel
         self.embed = Linear((atoms * Scalar)(group), rep)
         self.blocks = nn.ModuleList(
@@ -391,7 +317,7 @@ class ParticleNet(EquivariantModule):
         self.group = group
         rep = harmonic_rep(group, channels, degree)
         known = {"charges": 2 * Scalar, "velocities": V}
-        self.attributes, self.edge_rep = _attributes(group, known, attributes, kernel)
+        self.attributes, self.edge_rep = choose_attributes(group, known, attributes, kernel)
         kernel = {"cutoff": 4.0, "degree": max(degree, 1)} | kernel
         self.embed = Linear((Scalar + V)(group), rep)
         self.blocks = nn.ModuleList(

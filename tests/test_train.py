@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -394,13 +395,185 @@ def test_a_json_is_written_whole_or_not_at_all(tmp_path):
 
 def test_the_order_of_an_epoch_follows_from_seed_and_epoch():
     def order(seed, epoch):
-        sampler = _keep.EpochShuffle(50, seed)
+        sampler = _keep.EpochShuffle(50, 8, seed)
         sampler.set_epoch(epoch)
         torch.rand(3)
-        return list(sampler)
+        return [item for batch in sampler for item in batch]
 
     assert sorted(order(0, 0)) == list(range(50)) and order(0, 3) == order(0, 3)
     assert len({tuple(order(s, e)) for s in range(3) for e in range(3)}) == 9
+
+
+# ---- several processes ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize(("n", "size"), [(50, 8), (48, 8), (7, 8), (9, 8), (3, 3)])
+def test_processes_share_every_batch(monkeypatch, world, n, size):
+    def seen(make, of):
+        found = []
+        for rank in range(world):
+            monkeypatch.setattr(_keep, "processes", lambda rank=rank: (rank, world))
+            found.append(of(make()))
+        return found
+
+    alone = list(_keep.EpochShuffle(n, size, 5))
+    parts = seen(lambda: _keep.EpochShuffle(n, size, 5), list)
+    assert [len(batches) for batches in parts] == [len(alone)] * world == [-(-n // size)] * world
+    for k, batch in enumerate(alone):
+        assert len(batch) in (n // len(alone), -(-n // len(alone)))
+        assert sorted(item for batches in parts for item in batches[k]) == sorted(batch)
+    assert sorted(item for batch in alone for item in batch) == list(range(n))
+    weights = seen(lambda: _keep.EpochShuffle(n, size, 5), lambda s: [s.weight(k) for k in range(len(s))])
+    for k, batch in enumerate(alone):
+        for rank in range(world):
+            assert weights[rank][k] == pytest.approx(len(parts[rank][k]) * world / len(batch))
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize(("n", "size"), [(50, 8), (48, 8), (7, 8), (1, 1)])
+def test_processes_validate_every_item_once(monkeypatch, world, n, size):
+    found, lengths = {}, set()
+    for rank in range(world):
+        monkeypatch.setattr(_keep, "processes", lambda rank=rank: (rank, world))
+        turns = _keep.InTurn(n, size)
+        batches = list(turns)
+        lengths.add(len(batches))
+        assert len(batches) == len(turns) and all(batches)
+        for index, batch in enumerate(batches):
+            if (number := turns.number(index)) is not None:
+                assert number not in found
+                found[number] = batch
+    assert len(lengths) == 1
+    assert [item for number in sorted(found) for item in found[number]] == list(range(n))
+
+
+def _process(rank, port, job, args):
+    torch.set_num_threads(1)
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), LOCAL_RANK=str(rank), RANK=str(rank))
+    os.environ.update(NODE_RANK="0", WORLD_SIZE="2")
+    job(rank, *args)
+
+
+def two_processes(job, *args):
+    """As a cluster starts them, but forked, which is quick; what their networks need is solved before."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    torch.multiprocessing.start_processes(_process, (port, job, args), nprocs=2, start_method="fork")
+
+
+def _train_together(rank, config, out, stop, resume):
+    seen = []
+
+    class Seen(pl.Callback):
+        def on_train_batch_start(self, trainer, module, batch, index):
+            seen.extend(batch.pos[:: len(batch.pos) // batch.num_graphs, 0].tolist())
+
+    watch = (Seen(), *([At(*stop, interrupt)] if stop else []))
+    options = {"devices": 2, "accelerator": "cpu", "progress": False, "resume": resume}
+    if stop:
+        with pytest.raises(KeyboardInterrupt):
+            train(G, config, out, callbacks=watch, **options)
+    else:
+        results = train(G, config, out, callbacks=watch, **options)
+        torch.save((results, seen), f"{out}-{rank}.pt")
+
+
+needs_processes = pytest.mark.skipif(
+    not (hasattr(os, "fork") and torch.distributed.is_available()), reason="needs processes that are forked"
+)
+
+
+@needs_processes
+def test_two_processes_do_what_one_does(tmp_path):
+    """Batches of 7 are shared as 4 and 3; with an interruption in the middle of an epoch, and a resumption."""
+    config = tiny(n_train=21)
+    alone = train(G, config, tmp_path / "alone", progress=False)
+    two_processes(_train_together, config, tmp_path / "both", (2, 1), False)
+    assert len(rows(tmp_path / "both")) == 2 and not (tmp_path / "both" / "results.json").exists()
+    two_processes(_train_together, config, tmp_path / "both", None, True)
+    kept = sorted(p.name for p in (tmp_path / "both").rglob("*") if p.is_file())
+    assert kept == ["best.ckpt", "config.json", "last.ckpt", "metrics.csv", "results.json"]
+    (first, seen), (second, others) = (torch.load(f"{tmp_path / 'both'}-{k}.pt", weights_only=False) for k in (0, 1))
+    assert {**first, "seconds_training": 0, "seconds_building": 0} == {
+        **second, "seconds_training": 0, "seconds_building": 0,
+    }  # fmt: skip
+    for name in ("loss", "distance", "lr"):
+        one, two = ([row[name] for row in rows(tmp_path / run)] for run in ("alone", "both"))
+        assert one == pytest.approx(two, rel=1e-5), name
+    assert first["value"] == pytest.approx(alone["value"], rel=1e-5)
+    mine, theirs = (checkpoint(tmp_path / run)["state_dict"] for run in ("alone", "both"))
+    for name, w in mine.items():
+        torch.testing.assert_close(theirs[name], w, rtol=1e-4, atol=1e-5, msg=name)
+    # in the resumed epoch both together see every system once
+    where = torch.tensor(sorted(seen + others))
+    data = load_nbody(n_train=21)["train"]
+    torch.testing.assert_close(where, data.pos[::5, 0].sort().values)
+
+
+@needs_processes
+def test_two_processes_with_wrong_shares_do_something_else(tmp_path, monkeypatch):
+    config = tiny(n_train=21, epochs=1)
+    train(G, config, tmp_path / "alone", progress=False)
+    monkeypatch.setattr(_keep.EpochShuffle, "weight", lambda self, index: 1.0)
+    two_processes(_train_together, config, tmp_path / "both", None, False)
+    one, two = (rows(tmp_path / run)[-1]["distance"] for run in ("alone", "both"))
+    assert abs(one - two) > 1e-5 * one
+
+
+@needs_processes
+def test_two_processes_whose_last_fields_are_not_all_read(roots, tmp_path):
+    """The head of a mean reads invariants only; and more processes than molecules to validate."""
+    config = RunConfig("qm9", root=roots["qm9"], target="gap", epochs=2, batch_size=4, model=TINY)
+    alone = train(G, config, tmp_path / "alone", progress=False)
+    two_processes(_train_together, config, tmp_path / "both", None, False)
+    together = read_json(tmp_path / "both" / "results.json")
+    assert together["value"] == pytest.approx(alone["value"], rel=1e-5)
+
+
+def test_batches_too_small_for_the_processes(tmp_path):
+    with pytest.raises(ValueError, match="4 training items make no batch of 1 on each of 2 devices"):
+        train(G, tiny(n_train=4, batch_size=1), tmp_path / "run", progress=False, devices=2, accelerator="cpu")
+
+
+# ---- stopping, logging, precision -------------------------------------------------------------------------------
+
+
+class Flat(pl.Callback):
+    """A network that is never better than in its second epoch."""
+
+    def on_validation_epoch_start(self, trainer, module):
+        module.network.scale.fill_({0: 3.0, 1: 1.0}.get(trainer.current_epoch, 2.0))
+
+
+def test_a_run_that_improves_no_more_stops(tmp_path):
+    config, out = tiny(epochs=9, patience=2), tmp_path / "run"
+    results = train(G, config, out, progress=False, callbacks=(Flat(),))
+    distances = [row["distance"] for row in rows(out)]
+    assert results["epochs"] == 4 and min(distances) == distances[1] == pytest.approx(results["best"], rel=1e-6)
+    assert train(G, config, out, resume=True, progress=False)["epochs"] == 4
+    more = dataclasses.replace(config, patience=4)
+    assert train(G, more, out, resume=True, progress=False, callbacks=(Flat(),))["epochs"] == 6
+
+
+def test_half_precision_on_a_processor(whole, cli, tmp_path):
+    flags = ("nbody", "--group", "C2z", "--epochs", 3, "--n-train", 32, "--batch-size", 8, "--lr", 2e-3, *FLAGS)
+    status, _, err = cli(*flags, "--precision", "bf16-mixed", "--accelerator", "cpu", "--out", tmp_path / "run")
+    assert status == 0, err
+    mixed, full = rows(tmp_path / "run")[-1]["distance"], rows(whole[0])[-1]["distance"]
+    assert mixed != full and mixed == pytest.approx(full, rel=0.05)
+    assert all(w.dtype != torch.bfloat16 for w in checkpoint(tmp_path / "run")["state_dict"].values())
+
+
+def test_events_for_tensorboard(refused, tmp_path, monkeypatch):
+    monkeypatch.setattr(pl.loggers.tensorboard.TensorBoardLogger, "__init__", lambda *a, **k: missing())
+    err = refused("nbody", *FLAGS, "--n-train", 8, "--tensorboard", "--out", tmp_path / "run")
+    assert "pip install tensorboard" in err
+
+
+def missing():
+    raise ModuleNotFoundError("tensorboard")
 
 
 # ---- refused ----------------------------------------------------------------------------------------------------
