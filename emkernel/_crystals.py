@@ -16,7 +16,6 @@ from .nn import Linear
 from .nn._module import EquivariantModule
 from .ops.neighbours import Neighbours
 from .ops.segment import segment_reduce
-from .powers import sym
 from .rep import Scalar, V
 
 __all__ = ["CrystalNet"]
@@ -65,7 +64,7 @@ class CrystalNet(EquivariantModule):
     ):
         super().__init__()
         self.group, self.radius = group, float(radius)
-        rep, tensor = harmonic_rep(group, channels, degree), sym(V(group), 2)
+        rep = harmonic_rep(group, channels, degree)
         self.attributes, self.edge_rep = choose_attributes(group, {"atoms": 2 * kinds * Scalar}, attributes, kernel)
         kernel = {"cutoff": self.radius, "degree": max(degree, 1)} | kernel
         self._constant("elements", _descriptors())
@@ -77,8 +76,8 @@ class CrystalNet(EquivariantModule):
                 for _ in range(layers)
             ]
         )
-        self.out = Linear(rep, tensor)
-        self._constant("back", tensor.back.copy())
+        # made symmetric afterwards: the irreducibles of V ⊗ V come with the package, those of Sym²(V) do not
+        self.out = Linear(rep, (V**2)(group))
         form = group.invariant_form if group.is_compact else np.zeros((group.d, group.d))
         self._constant("form", form)
         self._constant("unit", np.linalg.pinv(form))
@@ -99,8 +98,8 @@ class CrystalNet(EquivariantModule):
         x = self.embed(element)
         for block in self.blocks:
             x = block(x, pos, graph, attr, edge_vec=vec)
-        tensor = segment_reduce(self.out(x), batch.batch, batch.num_graphs, "mean") @ self.back.T
-        return tensor.reshape(-1, d, d) * self.scale + self.shift * self.unit
+        tensor = segment_reduce(self.out(x), batch.batch, batch.num_graphs, "mean").reshape(-1, d, d)
+        return (tensor + tensor.mT) * (self.scale / 2) + self.shift * self.unit
 
 
 def _descriptors() -> np.ndarray:

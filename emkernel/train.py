@@ -195,8 +195,7 @@ def train(
     with _quiet():
         try:
             runner = pl.Trainer(**options)
-            if runner.world_size > 1 and "strategy" not in trainer:
-                # fields that the last layer makes and the head does not read have weights without gradients
+            if runner.world_size > 1 and "strategy" not in trainer and _spares_weights(network, task, training[0]):
                 runner = pl.Trainer(**options, strategy="ddp_find_unused_parameters_true")
         except (pl.utilities.exceptions.MisconfigurationException, TypeError) as e:
             raise ValueError(str(e)) from e
@@ -230,6 +229,13 @@ def train(
     if runner.is_global_zero:
         write_json(out / "results.json", results)
     return results
+
+
+def _spares_weights(network: nn.Module, task, batch) -> bool:
+    """Whether weights have no gradient, as those of fields that the last layer makes and the head does not read."""
+    loss = task.loss(network.eval()(batch), batch)
+    weights = [p for p in network.train().parameters() if p.requires_grad]
+    return any(g is None for g in torch.autograd.grad(loss, weights, allow_unused=True))
 
 
 def _tensorboard(pl, out: Path):

@@ -1,5 +1,6 @@
 """Training runs: what they leave on disk, and that they can be stopped, killed and resumed."""
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -448,22 +449,21 @@ def test_processes_validate_every_item_once(monkeypatch, world, n, size):
     assert [item for number in sorted(found) for item in found[number]] == list(range(n))
 
 
-def _process(rank, port, job, args):
-    torch.set_num_threads(1)
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), LOCAL_RANK=str(rank), RANK=str(rank))
-    os.environ.update(NODE_RANK="0", WORLD_SIZE="2")
-    job(rank, *args)
-
-
 def two_processes(job, *args):
-    """As a cluster starts them, but forked, which is quick; what their networks need is solved before."""
+    """As a cluster starts them, but forked."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     torch.multiprocessing.start_processes(_process, (port, job, args), nprocs=2, start_method="fork")
 
 
-def _train_together(rank, config, out, stop, resume):
+def _process(rank, port, job, args):
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), LOCAL_RANK=str(rank), RANK=str(rank))
+    os.environ.update(NODE_RANK="0", WORLD_SIZE="2")
+    job(rank, *args)
+
+
+def train_together(rank, config, out, stop=None, resume=False):
     seen = []
 
     class Seen(pl.Callback):
@@ -471,65 +471,77 @@ def _train_together(rank, config, out, stop, resume):
             seen.extend(batch.pos[:: len(batch.pos) // batch.num_graphs, 0].tolist())
 
     watch = (Seen(), *([At(*stop, interrupt)] if stop else []))
-    options = {"devices": 2, "accelerator": "cpu", "progress": False, "resume": resume}
-    if stop:
-        with pytest.raises(KeyboardInterrupt):
-            train(G, config, out, callbacks=watch, **options)
-    else:
-        results = train(G, config, out, callbacks=watch, **options)
+    with pytest.raises(KeyboardInterrupt) if stop else contextlib.nullcontext():
+        results = train(
+            G, config, out, callbacks=watch, devices=2, accelerator="cpu", progress=False, resume=resume
+        )
         torch.save((results, seen), f"{out}-{rank}.pt")
 
 
-needs_processes = pytest.mark.skipif(
-    not (hasattr(os, "fork") and torch.distributed.is_available()), reason="needs processes that are forked"
-)
+SHARED = tiny(n_train=21)  # batches of 7: one process has 4 of each, the other 3
+TOGETHER = """
+import sys
+sys.path.insert(0, {tests!r})
+import torch
+from emkernel import _keep
+from test_train import *
+
+torch.set_num_threads(1)
+two_processes(train_together, SHARED, {out!r} + "/both", (2, 1))
+assert len(rows(Path({out!r} + "/both"))) == 2 and not os.path.exists({out!r} + "/both/results.json")
+two_processes(train_together, SHARED, {out!r} + "/both", None, True)
+two_processes(train_together, RunConfig("qm9", root={qm9!r}, **GAP), {out!r} + "/molecules")
+_keep.EpochShuffle.weight = lambda self, index: 1.0
+two_processes(train_together, SHARED, {out!r} + "/wrong")
+assert "jax" not in sys.modules  # it does not survive a fork
+"""
+GAP = {"target": "gap", "epochs": 2, "batch_size": 4, "model": TINY}
 
 
-@needs_processes
-def test_two_processes_do_what_one_does(tmp_path):
-    """Batches of 7 are shared as 4 and 3; with an interruption in the middle of an epoch, and a resumption."""
-    config = tiny(n_train=21)
-    alone = train(G, config, tmp_path / "alone", progress=False)
-    two_processes(_train_together, config, tmp_path / "both", (2, 1), False)
-    assert len(rows(tmp_path / "both")) == 2 and not (tmp_path / "both" / "results.json").exists()
-    two_processes(_train_together, config, tmp_path / "both", None, True)
-    kept = sorted(p.name for p in (tmp_path / "both").rglob("*") if p.is_file())
-    assert kept == ["best.ckpt", "config.json", "last.ckpt", "metrics.csv", "results.json"]
-    (first, seen), (second, others) = (torch.load(f"{tmp_path / 'both'}-{k}.pt", weights_only=False) for k in (0, 1))
-    assert {**first, "seconds_training": 0, "seconds_building": 0} == {
-        **second, "seconds_training": 0, "seconds_building": 0,
-    }  # fmt: skip
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    """Runs by one process and by two: the first was interrupted in the middle of an epoch, and resumed."""
+    if not (hasattr(os, "fork") and torch.distributed.is_available()):
+        pytest.skip("needs processes that are forked")
+    out = tmp_path_factory.mktemp("together")
+    (out / "qm9").mkdir()
+    (out / "qm9" / "gdb9.sdf").write_text(sdf_text())
+    (out / "qm9" / "gdb9.sdf.csv").write_text(csv_text())
+    train(G, SHARED, out / "alone", progress=False)
+    train(G, RunConfig("qm9", root=str(out / "qm9"), **GAP), out / "alone-molecules", progress=False)
+    code = TOGETHER.format(tests=str(Path(__file__).parent), out=str(out), qm9=str(out / "qm9"))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_two_processes_do_what_one_does(together):
+    one, two = rows(together / "alone"), rows(together / "both")
     for name in ("loss", "distance", "lr"):
-        one, two = ([row[name] for row in rows(tmp_path / run)] for run in ("alone", "both"))
-        assert one == pytest.approx(two, rel=1e-5), name
-    assert first["value"] == pytest.approx(alone["value"], rel=1e-5)
-    mine, theirs = (checkpoint(tmp_path / run)["state_dict"] for run in ("alone", "both"))
+        assert [row[name] for row in one] == pytest.approx([row[name] for row in two], rel=1e-5), name
+    mine, theirs = (checkpoint(together / run)["state_dict"] for run in ("alone", "both"))
     for name, w in mine.items():
         torch.testing.assert_close(theirs[name], w, rtol=1e-4, atol=1e-5, msg=name)
-    # in the resumed epoch both together see every system once
-    where = torch.tensor(sorted(seen + others))
+    # with other shares in the mean they would not
+    assert abs(rows(together / "wrong")[-1]["distance"] - one[-1]["distance"]) > 1e-5 * one[-1]["distance"]
+
+
+def test_two_processes_see_every_item_once_and_leave_one_run(together):
+    found = sorted(p.name for p in (together / "both").rglob("*") if p.is_file())
+    assert found == ["best.ckpt", "config.json", "last.ckpt", "metrics.csv", "results.json"]
+    (first, seen), (second, others) = (torch.load(f"{together / 'both'}-{k}.pt", weights_only=False) for k in (0, 1))
+    for name in first.keys() - {"seconds_training", "seconds_building"}:
+        assert first[name] == second[name] == read_json(together / "both" / "results.json")[name]
+    # in the epoch that was begun anew
     data = load_nbody(n_train=21)["train"]
-    torch.testing.assert_close(where, data.pos[::5, 0].sort().values)
+    torch.testing.assert_close(torch.tensor(sorted(seen + others)), data.pos[::5, 0].sort().values)
+    assert len(seen) == 12 and len(others) == 9
 
 
-@needs_processes
-def test_two_processes_with_wrong_shares_do_something_else(tmp_path, monkeypatch):
-    config = tiny(n_train=21, epochs=1)
-    train(G, config, tmp_path / "alone", progress=False)
-    monkeypatch.setattr(_keep.EpochShuffle, "weight", lambda self, index: 1.0)
-    two_processes(_train_together, config, tmp_path / "both", None, False)
-    one, two = (rows(tmp_path / run)[-1]["distance"] for run in ("alone", "both"))
-    assert abs(one - two) > 1e-5 * one
-
-
-@needs_processes
-def test_two_processes_whose_last_fields_are_not_all_read(roots, tmp_path):
-    """The head of a mean reads invariants only; and more processes than molecules to validate."""
-    config = RunConfig("qm9", root=roots["qm9"], target="gap", epochs=2, batch_size=4, model=TINY)
-    alone = train(G, config, tmp_path / "alone", progress=False)
-    two_processes(_train_together, config, tmp_path / "both", None, False)
-    together = read_json(tmp_path / "both" / "results.json")
-    assert together["value"] == pytest.approx(alone["value"], rel=1e-5)
+def test_two_processes_whose_last_fields_are_not_all_read(together):
+    """The head of a mean reads invariants only; and there are fewer molecules to validate than processes."""
+    one, two = (read_json(together / run / "results.json") for run in ("alone-molecules", "molecules"))
+    assert two["value"] == pytest.approx(one["value"], rel=1e-5) and two["epochs"] == 2
 
 
 def test_batches_too_small_for_the_processes(tmp_path):
