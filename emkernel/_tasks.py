@@ -244,11 +244,11 @@ def _build_crystals(group: MatrixGroup, config: RunConfig, data) -> nn.Module:
 
 
 def _frobenius(tensor: torch.Tensor, batch: GraphBatch):
-    return (torch.matrix_exp(tensor.float()) - batch.y).flatten(1).norm(dim=1).sum(), len(batch.y)
+    return (torch.matrix_exp(tensor.double()) - batch.y).flatten(1).norm(dim=1).sum(), len(batch.y)
 
 
 def _component(tensor: torch.Tensor, batch: GraphBatch):
-    return (torch.matrix_exp(tensor.float()) - batch.y).abs().mean((1, 2)).sum(), len(batch.y)
+    return (torch.matrix_exp(tensor.double()) - batch.y).abs().mean((1, 2)).sum(), len(batch.y)
 
 
 def _constant_tensors(data: dict) -> dict[str, float]:
@@ -319,7 +319,7 @@ TASKS: dict[str, Task] = {
         augment=_augment_shapes,
     ),
     "dielectric": Task(
-        defaults={"epochs": 40, "batch_size": 32, "lr": 3e-3, "weight_decay": 1e-2},
+        defaults={"epochs": 60, "batch_size": 32, "lr": 3e-3, "weight_decay": 1e-2},
         load=_load_dielectric,
         build=_build_crystals,
         loss=lambda tensor, batch: (tensor - matrix_log(batch.y)).flatten(1).norm(dim=1).mean(),

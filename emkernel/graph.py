@@ -189,7 +189,8 @@ def periodic_graph(
         near = nearest(target, (inside[target] - images.pos[found]).square().sum(1), k + loop, slack)
         found, source, target = found[near], source[near], target[near]
     shift = (images.shift[found] + moved[target] - moved[source]).to(cell.dtype)
-    vec = pos[target] - pos[source] - torch.einsum("ea,eab->eb", shift, cell[batch[target]])
+    # no matrix product, which autocast would round to half precision
+    vec = pos[target] - pos[source] - (shift[:, :, None] * cell[batch[target]]).sum(1)
     return torch.stack([source, target]), vec
 
 

@@ -161,7 +161,9 @@ def train(
             )
     items = len(data["train"]) if config.n_train is None else min(config.n_train, len(data["train"]))
     # what is not trained on is not seen: neither by the normalisation of the target nor by the baseline
-    training = data["train"] = data["train"].subset(range(items))
+    if items < len(data["train"]):
+        data["train"] = data["train"].subset(range(items))
+    training = data["train"]
     pl.seed_everything(config.seed, verbose=False)
     started = time.time()
     network = task.build(group, config, training)

@@ -159,6 +159,16 @@ def test_vectors_have_derivatives_by_positions_and_cell():
     assert torch.autograd.gradcheck(bonds, (pos, cell))
 
 
+def test_half_precision_leaves_the_graph_alone():
+    pos, cell = randn(3, 3, dtype=torch.float32), SKEW.float()
+    index, vec = periodic_graph(pos, cell, 1.9)
+    with torch.autocast("cpu", torch.bfloat16):
+        again = periodic_graph(pos, cell, 1.9)
+        y = torch.eye(3).expand(2, 3, 3) * torch.tensor([2.0, 3.003])[:, None, None]
+        torch.testing.assert_close(torch.matrix_exp(matrix_log(y).double()).float(), y)
+    assert torch.equal(again[0], index) and torch.equal(again[1], vec)
+
+
 def test_empty_and_far():
     index, vec = periodic_graph(torch.zeros(0, 3), torch.eye(3), 1.0)
     assert index.shape == (2, 0) and vec.shape == (0, 3)
@@ -213,6 +223,8 @@ def test_vectors_that_do_not_fit_are_refused():
     pos, x, index = randn(3, 3), randn(3, 5), torch.tensor([[0, 1], [1, 2]])
     with pytest.raises(ValueError, match="edge_vec has 3 rows for 2 edges"):
         layer()(x, pos, index, edge_vec=torch.zeros(3, 3).double())
+    with pytest.raises(TypeError, match="edge_vec has dtype torch.float32, pos torch.float64"):
+        layer()(x, pos, index, edge_vec=torch.zeros(2, 3))
     with pytest.raises(ValueError, match=r"edge_vec has shape \(2, 2\), expected \(E, 3\)"):
         layer()(x, pos, index, edge_vec=torch.zeros(2, 2).double())
 

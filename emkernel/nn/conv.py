@@ -148,6 +148,8 @@ class PointConv(EquivariantModule):
                 raise ValueError(f"{name} has {len(given)} rows for {graph.num_edges} edges")
         if edge_vec is None:
             edge_vec = pos_target[graph.target] - pos_source[graph.source]
+        elif edge_vec.dtype != pos_source.dtype:
+            raise TypeError(f"edge_vec has dtype {edge_vec.dtype}, pos {pos_source.dtype}: convert one of them")
         else:
             edge_vec = graph.sort(edge_vec)
         edge_attr = None if edge_attr is None else graph.sort(edge_attr)
