@@ -273,7 +273,7 @@ def _quiet() -> Iterator[None]:
     loggers = [logging.getLogger(f"lightning.{name}") for name in ("pytorch", "fabric")]
     levels = [log.level for log in loggers]
     with warnings.catch_warnings():
-        for text in (".*does not have many workers", ".*LeafSpec", ".*sync_dist=True"):
+        for text in (".*does not have many workers", ".*LeafSpec", ".*sync_dist=True", ".*logging interval"):
             warnings.filterwarnings("ignore", text)
         try:
             for log in loggers:
