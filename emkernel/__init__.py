@@ -22,7 +22,7 @@ from .characters import (
 from .checks import check_equivariance, check_group, check_rep, equivariance_error
 from .errors import DataError, GroupError, RepError, SolverError
 from .finite_reps import PermutationRep, induced, permutation_rep, quotient, regular
-from .graph import interval_graph, knn_graph, radius_graph
+from .graph import interval_graph, knn_graph, periodic_graph, radius_graph
 from .group_element import GroupElement
 from .interop import e3nn_basis, e3nn_rep
 from .matrix_group import MatrixGroup
@@ -82,6 +82,7 @@ __all__ = [
     "models",
     "molien",
     "nn",
+    "periodic_graph",
     "permutation_rep",
     "quotient",
     "radius_graph",

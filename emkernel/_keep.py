@@ -7,7 +7,7 @@ import os
 import pickle
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,25 +16,69 @@ import torch
 from .errors import DataError, GroupError
 from .matrix_group import MatrixGroup
 
-__all__ = ["EpochShuffle", "check_resumable", "epoch_seed", "keeper", "write_json"]
+__all__ = ["EpochShuffle", "InTurn", "check_resumable", "epoch_seed", "keeper", "write_json"]
 
 
-class EpochShuffle(torch.utils.data.Sampler[int]):
-    """All of n items in an order that the seed and the epoch decide, whatever was drawn before."""
+class EpochShuffle(torch.utils.data.Sampler[list[int]]):
+    """Batches of n items, each item once, in an order that the seed and the epoch decide, whatever was drawn before.
 
-    def __init__(self, n: int, seed: int):
-        self.n, self.seed, self.epoch = n, seed, 0
+    There are as few batches as hold ``size`` items at most, of sizes that differ by at most one. Of several processes
+    each gets its part of every batch: together they see what one alone would.
+    """
+
+    def __init__(self, n: int, size: int, seed: int):
+        self.n, self.size, self.seed, self.epoch = n, size, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
         self.epoch = epoch
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(epoch_seed(self.seed, self.epoch))
-        return iter(torch.randperm(self.n, generator=generator).tolist())
+        rank, world = processes()
+        for batch in torch.randperm(self.n, generator=generator).tensor_split(len(self)):
+            yield batch[rank::world].tolist()
 
     def __len__(self) -> int:
-        return self.n
+        return -(-self.n // self.size)
+
+    def weight(self, index: int) -> float:
+        """Of the mean over this process's part of a batch, so that the mean over processes is that over the batch."""
+        rank, world = processes()
+        whole = self.n // len(self) + (index < self.n % len(self))
+        return len(range(rank, whole, world)) * world / whole
+
+
+class InTurn(torch.utils.data.Sampler[list[int]]):
+    """Batches of ``size`` of n items in their order, dealt to the processes in turn.
+
+    All processes get equally many, as they meet in every batch: some repeat one, which has no number.
+    """
+
+    def __init__(self, n: int, size: int):
+        self.n, self.size = n, size
+        self._batches = -(-n // size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rank, world = processes()
+        for k in range(rank, len(self) * world, world):
+            first = k % self._batches * self.size
+            yield list(range(first, min(first + self.size, self.n)))
+
+    def __len__(self) -> int:
+        return -(-self._batches // processes()[1])
+
+    def number(self, index: int) -> int | None:
+        """Which of all batches is this process's batch ``index``."""
+        rank, world = processes()
+        k = rank + index * world
+        return k if k < self._batches else None
+
+
+def processes() -> tuple[int, int]:
+    """Rank of this process, and how many train together."""
+    together = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return (torch.distributed.get_rank(), torch.distributed.get_world_size()) if together else (0, 1)
 
 
 def epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:
@@ -42,8 +86,8 @@ def epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:
     return (seed * 1_000_003 + epoch * 1009 + rank) % 2**63
 
 
-def keeper(pl, out: Path, metric: str, higher: bool):
-    """The Lightning callback that writes checkpoints and metrics."""
+def keeper(pl, out: Path, metric: str, others: Iterable[str], higher: bool, patience: int | None):
+    """The Lightning callback that writes checkpoints and metrics, and stops a run that improves no more."""
 
     class Keeper(pl.callbacks.Checkpoint):
         """After each epoch: metrics.csv, last.ckpt, and best.ckpt where the metric improved."""
@@ -58,6 +102,15 @@ def keeper(pl, out: Path, metric: str, higher: bool):
             pick = max if higher else min
             return pick(known, key=lambda row: row[metric]) if known else None
 
+        def _stop(self, trainer):
+            """Whether ``patience`` epochs were in vain; also asked when a run goes on that had stopped."""
+            since = len(self.rows) - 1 - self.rows.index(self.best) if self.best else len(self.rows)
+            if patience is not None and since >= patience:
+                trainer.should_stop = True
+
+        def on_train_start(self, trainer, module):
+            self._stop(trainer)
+
         def on_train_epoch_start(self, trainer, module):
             self.began = time.time()
 
@@ -67,7 +120,7 @@ def keeper(pl, out: Path, metric: str, higher: bool):
                 {
                     "epoch": trainer.current_epoch,
                     "loss": found.get("loss_epoch", float("nan")),
-                    metric: found.get(metric, float("nan")),
+                    **{name: found.get(name, float("nan")) for name in (metric, *others)},
                     "lr": trainer.optimizers[0].param_groups[0]["lr"],
                     "seconds": time.time() - self.began,
                 }
@@ -84,6 +137,7 @@ def keeper(pl, out: Path, metric: str, higher: bool):
                     *(",".join(f"{v:.7g}" for v in row.values()) for row in self.rows),
                 ]
                 write_text(out / "metrics.csv", "\n".join(lines) + "\n")
+            self._stop(trainer)
 
         def state_dict(self):
             return {"rows": self.rows}
@@ -108,7 +162,7 @@ def check_resumable(last: Path, group: MatrixGroup, config) -> None:
             "their generators differ"
         )
     before, now = kept["config"], asdict(config)
-    for name in sorted(now.keys() - {"root", "epochs"}):
+    for name in sorted(now.keys() - {"root", "epochs", "patience"}):
         if before.get(name) != now[name]:
             raise ValueError(
                 f"the run was begun with {name} = {before.get(name)!r}, it cannot go on with {now[name]!r}"

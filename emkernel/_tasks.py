@@ -5,17 +5,22 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
+
+import emkernel
 
 from .batch import GraphBatch
 from .errors import DataError
 from .matrix_group import MatrixGroup
-from .models import MoleculeNet, ParticleNet, ShapeNet
+from .models import CrystalNet, MoleculeNet, ParticleNet, ShapeNet
+from .nn import Gate, OrbitELU
 
-__all__ = ["RunConfig", "TASKS", "Task", "random_rotations"]
+__all__ = ["RunConfig", "TASKS", "Task", "matrix_log", "random_rotations"]
 
 
 @dataclass(frozen=True)
@@ -23,21 +28,23 @@ class RunConfig:
     """What a training run is asked to do.
 
     Attributes:
-        task: "nbody", "qm9" or "modelnet".
+        task: "nbody", "qm9", "modelnet" or "dielectric".
         root: file or folder of the data; none for nbody.
-        target: property of QM9.
-        epochs, batch_size, lr, weight_decay, clip: the optimisation (AdamW, linear warm-up, cosine to zero).
+        target: property of QM9, by default "mu"; the tensor of dielectric, "electronic" (default) or "total".
+        epochs, batch_size, lr, weight_decay, clip: the optimisation (AdamW, linear warm-up, cosine to zero); the batch
+            is that of all processes together.
+        patience: stop when the metric has not improved for so many epochs; None for never.
         seed: of initialisation, data order and augmentation.
         field: of nbody, "electric", "magnetic" or "none".
         n_train: use only so many training items.
         rotations: of modelnet, in training and validation: "so3", "z" or "none".
-        model: arguments of the network, such as channels, degree, layers.
+        model: arguments of the network, such as channels, degree, layers; nonlinearity is "gate" or "orbit".
         average: decay of the exponential moving average of the weights that is validated; 0 for none.
     """
 
     task: str
     root: str | None = None
-    target: str = "mu"
+    target: str | None = None
     epochs: int = 30
     batch_size: int = 64
     lr: float = 2e-3
@@ -46,6 +53,7 @@ class RunConfig:
     seed: int = 0
     field: str = "electric"
     n_train: int | None = None
+    patience: int | None = None
     rotations: str = "so3"
     average: float = 0.0
     model: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -53,7 +61,9 @@ class RunConfig:
     def __post_init__(self):
         if self.task not in TASKS:
             raise ValueError(f"task must be one of {sorted(TASKS)}, got {self.task!r}")
-        for name in ("epochs", "batch_size", "n_train"):
+        if self.target is None:
+            object.__setattr__(self, "target", TASKS[self.task].target)
+        for name in ("epochs", "batch_size", "n_train", "patience"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
@@ -67,10 +77,15 @@ class Task:
         defaults: of the RunConfig.
         load: RunConfig -> data sets by split.
         build: (group, RunConfig, training set) -> network.
-        loss: (prediction, batch) -> scalar to minimise.
+        loss: (prediction, batch) -> scalar to minimise, a mean over the graphs.
         error: (prediction, batch) -> (sum, count) of the validation metric.
-        metric, unit: name and unit of the metric.
-        higher: whether more of it is better.
+        metric: name of the metric.
+        baseline: data sets by split -> the metric of what does not look at the structure, as "baseline", and more.
+        unit: RunConfig -> its unit.
+        target: default of the RunConfig.
+        others: further metrics by name, as ``error``.
+        scale: (RunConfig, training set) -> typical size of the target, by which the loss is divided.
+        higher: whether more of the metric is better.
         augment: (batch, training, seed) -> batch.
     """
 
@@ -80,7 +95,13 @@ class Task:
     loss: Callable[[torch.Tensor, GraphBatch], torch.Tensor]
     error: Callable[[torch.Tensor, GraphBatch], tuple[torch.Tensor, int]]
     metric: str
-    unit: str = ""
+    baseline: Callable[[dict], dict[str, float]]
+    unit: Callable[[RunConfig], str] = lambda config: ""
+    target: str | None = None
+    others: dict[str, Callable[[torch.Tensor, GraphBatch], tuple[torch.Tensor, int]]] = dataclasses.field(
+        default_factory=dict
+    )
+    scale: Callable[[RunConfig, Any], float] = lambda config, data: 1.0
     higher: bool = False
     augment: Callable[[GraphBatch, RunConfig, int | None], GraphBatch] = lambda batch, config, seed: batch
 
@@ -147,19 +168,112 @@ def _load_qm9(config: RunConfig) -> dict:
     return load_qm9(_needs_root(config), config.target, seed=config.seed)
 
 
+def _load_dielectric(config: RunConfig) -> dict:
+    from .data.dielectric import load_dielectric
+
+    return load_dielectric(_needs_root(config), config.target)
+
+
 def _load_modelnet(config: RunConfig) -> dict:
     from .data.modelnet import load_modelnet
 
     return load_modelnet(_needs_root(config), seed=config.seed)
 
 
+def network_options(group: MatrixGroup, config: RunConfig, **defaults) -> dict[str, Any]:
+    """Arguments of the network: those of the run before the defaults, and the nonlinearity that a name stands for."""
+    options = defaults | config.model
+    name = options.pop("nonlinearity", "gate")
+    if name not in ("gate", "orbit"):
+        raise ValueError(f"nonlinearity must be 'gate' or 'orbit', got {name!r}")
+    if name == "gate" or not group.is_compact:
+        return options | {"nonlinearity": Gate if name == "gate" else OrbitELU}
+    # functions on the orbit of a vector, for O(3) the sphere: there every field that the kernel's polynomials make is
+    # a function, as no more fixes a vector in general position than fixes them
+    vector = np.random.default_rng(0).standard_normal(group.d)
+    return options | {"nonlinearity": partial(OrbitELU, subgroup=emkernel.groups.Stabiliser(group, tensors=[vector]))}
+
+
 def _build_molecules(group: MatrixGroup, config: RunConfig, data) -> nn.Module:
+    """With a head that suits the target: extensive ones are sums over atoms, to which those of each element add."""
+    y, n = data.y.double(), data.ptr.diff()
     if config.target == "mu":
-        return MoleculeNet(group, **{"target": "dipole"} | config.model)
-    y = torch.as_tensor(data.y, dtype=torch.float64)
-    return MoleculeNet(
-        group, **{"target": "mean", "shift": float(y.mean()), "scale": float(y.std())} | config.model
-    )
+        options: dict[str, Any] = {"target": "dipole"}
+    elif config.target == "r2":
+        owner = torch.arange(len(n)).repeat_interleave(n)
+        centre = torch.zeros(len(n), 3).index_add_(0, owner, data.pos) / n[:, None]
+        options = {"target": "extent", "scale": float(y.sum() / (data.pos - centre[owner]).square().sum())}
+    elif config.target in ("homo", "lumo", "gap"):
+        options = {"target": "mean", "shift": float(y.mean()), "scale": _spread(y)}
+    else:
+        types = nn.functional.one_hot(data.x["z"].long(), 5).double()
+        counts = torch.zeros(len(n), 5, dtype=y.dtype)
+        counts.index_add_(0, torch.arange(len(n)).repeat_interleave(n), types)
+        shift = torch.linalg.lstsq(counts, y[:, None], driver="gelsd").solution[:, 0]
+        scale = _spread(y, counts @ shift) / float(n.double().mean()) ** 0.5
+        options = {"target": "sum", "shift": shift.tolist(), "scale": scale}
+    return MoleculeNet(group, **network_options(group, config, **options))
+
+
+def _spread(y: torch.Tensor, known: torch.Tensor | float = 0.0) -> float:
+    """The standard deviation of what is not known, or one where that is rounding."""
+    spread = float((y - known).std(correction=0))
+    return spread if spread > 1e-6 * float(y.abs().max()) else 1.0
+
+
+def _qm9_unit(config: RunConfig) -> str:
+    from .data.qm9 import QM9_TARGETS
+
+    return QM9_TARGETS[config.target].unit
+
+
+def matrix_log(y: torch.Tensor) -> torch.Tensor:
+    """The logarithm of symmetric positive-definite matrices (B, d, d).
+
+    log(g ε g^T) = g log(ε) g^T for orthogonal g, and for these only: a network that learns log ε, as the tail of ε is
+    heavy, is equivariant in ε under subgroups of O(3), the symmetries of a Cartesian frame.
+    """
+    values, vectors = torch.linalg.eigh(y.double())
+    return ((vectors * values.log()[:, None]) @ vectors.mT).to(y.dtype)
+
+
+def _build_crystals(group: MatrixGroup, config: RunConfig, data) -> nn.Module:
+    values = matrix_log(data.y.double()).diagonal(dim1=1, dim2=2)
+    options = {"shift": float(values.mean()), "scale": _spread(values)}
+    return CrystalNet(group, **network_options(group, config, **options))
+
+
+def _frobenius(tensor: torch.Tensor, batch: GraphBatch):
+    return (torch.matrix_exp(tensor.double()) - batch.y).flatten(1).norm(dim=1).sum(), len(batch.y)
+
+
+def _component(tensor: torch.Tensor, batch: GraphBatch):
+    return (torch.matrix_exp(tensor.double()) - batch.y).abs().mean((1, 2)).sum(), len(batch.y)
+
+
+def _constant_tensors(data: dict) -> dict[str, float]:
+    """The metrics of the best multiple of 1, which is all that is equivariant, and of the best constant tensor."""
+    y, z = data["train"].y.double(), data["val"].y.double()
+    one = torch.eye(y.shape[1], dtype=y.dtype)
+
+    def distance(y, constant):
+        return (y - constant).flatten(1).norm(dim=1)
+
+    # the geometric median, along the multiples of 1 and of all tensors, by iterated weighted means (Weiszfeld, 1937)
+    best = {"": one * y.diagonal(dim1=1, dim2=2).mean(), "_constant": y.mean(0)}
+    for _ in range(500):
+        for name, constant in best.items():
+            w = 1 / distance(y, constant).clamp(min=1e-9)
+            mean = (w[:, None, None] * y).sum(0) / w.sum()
+            best[name] = mean if name else one * mean.diagonal().mean()
+    found = {f"baseline{name}": float(distance(z, constant).mean()) for name, constant in best.items()}
+    middle = {"": one * y.diagonal(dim1=1, dim2=2).median(), "_constant": y.median(0).values}
+    return found | {f"baseline{name}_mae": float((z - constant).abs().mean()) for name, constant in middle.items()}
+
+
+def _most_frequent(data: dict) -> dict[str, float]:
+    guess = torch.as_tensor(data["train"].label).bincount().argmax()
+    return {"baseline": float((torch.as_tensor(data["val"].label) == guess).float().mean())}
 
 
 def _mean_distance(prediction: torch.Tensor, batch: GraphBatch):
@@ -170,11 +284,14 @@ TASKS: dict[str, Task] = {
     "nbody": Task(
         defaults={"epochs": 30, "batch_size": 64, "lr": 3e-3},
         load=_load_nbody,
-        build=lambda group, config, data: ParticleNet(group, **{"scale": float(data.y.std())} | config.model),
+        build=lambda group, config, data: ParticleNet(
+            group, **network_options(group, config, scale=float(data.y.std()))
+        ),
         loss=lambda prediction, batch: (prediction - batch.y).square().mean(),
         error=_mean_distance,
         metric="distance",
-        unit="length",
+        baseline=lambda data: {"baseline": float(data["val"].y.norm(dim=1).mean())},
+        unit=lambda config: "length",
     ),
     "qm9": Task(
         defaults={"epochs": 30, "batch_size": 64, "lr": 2e-3},
@@ -183,17 +300,33 @@ TASKS: dict[str, Task] = {
         loss=lambda prediction, batch: (prediction - batch.y).abs().mean(),
         error=lambda prediction, batch: ((prediction - batch.y).abs().sum(), len(batch.y)),
         metric="mae",
+        baseline=lambda data: {"baseline": float((data["val"].y - data["train"].y.median()).abs().mean())},
+        target="mu",
+        unit=_qm9_unit,
+        scale=lambda config, data: 1.0 if config.target == "mu" else _spread(data.y.double()),
     ),
     "modelnet": Task(
         defaults={"epochs": 40, "batch_size": 16, "lr": 3e-3, "weight_decay": 1e-2, "clip": 5.0},
         load=_load_modelnet,
         build=lambda group, config, data: ShapeNet(
-            group, len(data.classes), **{"normals": data.normal is not None} | config.model
+            group, len(data.classes), **network_options(group, config, normals=data.normal is not None)
         ),
         loss=lambda prediction, batch: nn.functional.cross_entropy(prediction, batch.y, label_smoothing=0.1),
         error=lambda prediction, batch: ((prediction.argmax(1) == batch.y).sum(), len(batch.y)),
         metric="accuracy",
+        baseline=_most_frequent,
         higher=True,
         augment=_augment_shapes,
+    ),
+    "dielectric": Task(
+        defaults={"epochs": 60, "batch_size": 32, "lr": 3e-3, "weight_decay": 1e-2},
+        load=_load_dielectric,
+        build=_build_crystals,
+        loss=lambda tensor, batch: (tensor - matrix_log(batch.y)).flatten(1).norm(dim=1).mean(),
+        error=_frobenius,
+        metric="frobenius",
+        baseline=_constant_tensors,
+        target="electronic",
+        others={"mae": _component},
     ),
 }

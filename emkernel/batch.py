@@ -22,6 +22,7 @@ class GraphBatch:
         y: targets, (num_graphs, ...) or (N, ...).
         edge_index: (2, E) int64, row 0 the source, row 1 the target, sorted by target; or None.
         edge_attr: inputs on the edges by name, each (E, ...).
+        cell: (num_graphs, d, d) lattice vectors of each crystal as rows; None where nothing is periodic.
 
     Example:
         >>> GraphBatch(torch.zeros(3, 3), torch.tensor([0, 0, 1]), 2)
@@ -35,6 +36,7 @@ class GraphBatch:
     y: Tensor | None = None
     edge_index: Tensor | None = None
     edge_attr: dict[str, Tensor] = field(default_factory=dict)
+    cell: Tensor | None = None
 
     def to(
         self,
@@ -76,9 +78,11 @@ class GraphBatch:
             y=None if self.y is None else f(self.y),
             edge_index=None if self.edge_index is None else f(self.edge_index),
             edge_attr={name: f(t) for name, t in self.edge_attr.items()},
+            cell=None if self.cell is None else f(self.cell),
         )
 
     def __repr__(self) -> str:
-        shapes = {"pos": self.pos, **self.x, "edge_index": self.edge_index, **self.edge_attr, "y": self.y}
+        shapes = {"pos": self.pos, "cell": self.cell, **self.x, "edge_index": self.edge_index, **self.edge_attr}
+        shapes["y"] = self.y
         text = ", ".join(f"{name}={tuple(t.shape)}" for name, t in shapes.items() if t is not None)
         return f"GraphBatch(num_graphs={self.num_graphs}, {text})"

@@ -24,10 +24,16 @@ __all__ = ["load_group", "main"]
 
 # options of the networks that have a flag of their own
 NETWORK = {
-    "nbody": ("channels", "degree", "layers", "kernel", "width", "hidden"),
-    "qm9": ("channels", "degree", "layers", "kernel", "width", "hidden", "radius"),
-    "modelnet": ("channels", "degree", "kernel", "width", "hidden"),
-}
+    "nbody": ("channels", "degree", "layers", "kernel", "width", "hidden", "nonlinearity", "attributes"),
+    "qm9": ("channels", "degree", "layers", "kernel", "width", "hidden", "nonlinearity", "attributes", "radius"),
+    "dielectric": (
+        "channels", "degree", "layers", "kernel", "width", "hidden", "nonlinearity", "attributes", "radius",
+    ),
+    "modelnet": (
+        "channels", "degree", "kernel", "width", "hidden", "nonlinearity", "points", "neighbours", "cutoffs",
+        "invariant",
+    ),
+}  # fmt: skip
 
 
 def load_group(spec: str) -> MatrixGroup:
@@ -115,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser(
         "train", help="train a reference model", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    run.add_argument("task", choices=("nbody", "qm9", "modelnet"))
+    run.add_argument("task", choices=("nbody", "qm9", "modelnet", "dielectric"))
     run.add_argument(
         "--group", default=None, help="catalogue name, or my_group.py:NAME (nbody: O2z, otherwise O3)"
     )
@@ -124,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--resume", action="store_true", help="continue the run in --out from its last checkpoint"
     )
-    run.add_argument("--target", default="mu", help="property of QM9")
+    run.add_argument("--target", help="property of qm9 (mu); tensor of dielectric, electronic or total (electronic)")
     run.add_argument(
         "--field", default="electric", choices=("electric", "magnetic", "none"), help="of nbody, along z"
     )
@@ -135,23 +141,33 @@ def _parser() -> argparse.ArgumentParser:
         ("lr", float, "highest learning rate"),
         ("n-train", int, "use so many training items"),
         ("average", float, "decay of the moving average of the weights, 0 for none"),
+        ("patience", int, "stop after so many epochs without improvement"),
     ):
         run.add_argument(f"--{name}", type=kind, help=text)
     run.add_argument("--seed", type=int, default=0)
     for name, kind, text in (
         ("channels", _integers, "copies of each irreducible; modelnet: a,b,c per layer"),
         ("degree", int, "highest irreducible kept"),
-        ("layers", int, "convolutions (nbody, qm9)"),
+        ("layers", int, "convolutions (not of modelnet)"),
         ("kernel", str, "implicit, or fixed: the baseline in a fixed basis"),
         ("width", int, "hidden channels of the implicit kernel"),
         ("hidden", int, "width of its MLP"),
-        ("radius", float, "of qm9: join atoms closer than this, in angstrom, not bonded ones"),
+        ("nonlinearity", str, "gate, or orbit: quotient ELU"),
+        ("attributes", _names, "seen by the kernel: charges,velocities; of qm9 bonds,atoms; of crystals atoms; none"),
+        ("radius", float, "join atoms closer than this, in angstrom: of qm9 instead of bonded ones; of dielectric (5)"),
+        ("points", _integers, "of modelnet: a,b,c points that each layer keeps"),
+        ("neighbours", _integers, "of modelnet: nearest points that each layer joins, k or a,b,c"),
+        ("cutoffs", _floats, "of modelnet: a,b,c length scale of each layer"),
     ):
         run.add_argument(f"--{name}", type=kind, help=text)
+    run.add_argument(
+        "--invariant", action="store_true", default=None, help="of modelnet: the last layer returns invariants"
+    )
     run.add_argument("--max-time", help="stop after DD:HH:MM:SS")
     run.add_argument("--accelerator", default="auto")
     run.add_argument("--devices", default="auto")
     run.add_argument("--precision", default="32-true")
+    run.add_argument("--tensorboard", action="store_true", help="also write events for TensorBoard")
     run.add_argument("--no-progress", action="store_true")
     return parser
 
@@ -159,6 +175,14 @@ def _parser() -> argparse.ArgumentParser:
 def _integers(text: str):
     numbers = tuple(int(part) for part in text.split(","))
     return numbers[0] if len(numbers) == 1 else numbers
+
+
+def _floats(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return () if text == "none" else tuple(text.split(","))
 
 
 def _groups() -> int:
@@ -214,12 +238,10 @@ def _train(args) -> int:
     from .train import TASKS, RunConfig, train
 
     group = load_group(args.group or ("O2z" if args.task == "nbody" else "O3"))
-    given = {name: getattr(args, name) for name in ("epochs", "batch_size", "lr", "n_train", "average")}
-    model = {
-        name: getattr(args, name) for name in ("channels", "degree", "layers", "kernel", "width", "hidden", "radius")
-    }
-    model = {name: value for name, value in model.items() if value is not None}
-    for name in model.keys() - NETWORK[args.task]:
+    given = {name: getattr(args, name) for name in ("epochs", "batch_size", "lr", "n_train", "average", "patience")}
+    flags = sorted({name for names in NETWORK.values() for name in names})
+    model = {name: value for name in flags if (value := getattr(args, name)) is not None}
+    for name in sorted(model.keys() - NETWORK[args.task]):
         known = ", ".join(f"--{n}" for n in NETWORK[args.task])
         raise ValueError(f"--{name} does not apply to {args.task}, whose network has {known}")
     if model.get("kernel") == "fixed" and (sizes := [f"--{n}" for n in ("width", "hidden") if n in model]):
@@ -240,6 +262,8 @@ def _train(args) -> int:
     )
     out = Path(args.out or f"runs/{args.task}-{group.name}")
     trainer = {"accelerator": args.accelerator, "devices": args.devices, "precision": args.precision}
+    if args.tensorboard:
+        trainer["logger"] = "tensorboard"
     if args.max_time:
         trainer["max_time"] = args.max_time
     try:
@@ -253,6 +277,10 @@ def _train(args) -> int:
         )
         print(f"emkernel: interrupted; {what}", file=sys.stderr)
         return 130
+    from lightning.pytorch.utilities import rank_zero_only
+
+    if rank_zero_only.rank:  # of several processes one speaks
+        return 0
     value, best, blind = (_decimals(results[name]) for name in ("value", "best", "baseline"))
     metric = f"{results['metric']} {value} {results['unit']}".rstrip()
     print(

@@ -19,9 +19,10 @@ import math
 import torch
 from torch import Tensor
 
+from ._periodic import near_images, nearest
 from ._search import Points, dense_search, tree_knn, tree_radius
 
-__all__ = ["interval_graph", "knn_graph", "radius_graph", "random_subset"]
+__all__ = ["interval_graph", "knn_graph", "periodic_graph", "radius_graph", "random_subset"]
 
 
 def knn_graph(
@@ -119,6 +120,78 @@ def radius_graph(
     r *= 1 + (1e-6 if pos.dtype != torch.float64 else 1e-12)
     found = dense_search(points, r=r) if points.src.is_cuda else tree_radius(points, r)
     return found.to(pos.device)
+
+
+def periodic_graph(
+    pos: Tensor,
+    cell: Tensor,
+    r: float,
+    batch: Tensor | None = None,
+    *,
+    k: int | None = None,
+    loop: bool = False,
+    metric: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Edges of crystals: from all images of all points within a distance r of each target, with their vectors.
+
+    N(i) = {(j, n) : |x_i - x_j - n A|² <= r²}, n whole numbers, the rows of A the lattice vectors, however many there
+    are: also images of i itself, and several of one j where r is more than the cell. The graph, as vectors around each
+    point, depends on the crystal alone, not on the cell that describes it.
+
+    Args:
+        pos: (N, d) positions, in the cell or not.
+        cell: (C, d, d) lattice vectors of each crystal as rows, or (d, d) of a single one; of any shape.
+        r: radius in the units of ``pos`` (of the metric where one is given), inclusive to within rounding.
+        batch: (N,) index of the crystal of each point, in any order; None for one crystal.
+        k: keep only the k nearest of each target, and all that are as far as the k-th to within rounding, as the
+            choice among equals would break the symmetry of a lattice; None for all.
+        loop: whether each point is its own neighbour, at n = 0.
+        metric: (d, d) positive-definite matrix S of |x|² = xᵀ S x; None for the identity.
+
+    Returns:
+        ``edge_index`` (2, E) int64, row 0 the source j, row 1 the target i, sorted by target, then by distance; and
+        ``edge_vec`` (E, d), x_i - x_j - n A, in the dtype of ``pos`` and differentiable, for
+        ``PointConv(...)(x, pos, edge_index, edge_vec=edge_vec)``.
+
+    Raises:
+        ValueError: for wrong shapes, positions that are not finite, a cell without volume, r <= 0, k < 1, or a bad
+            metric.
+
+    Example:
+        >>> index, vec = periodic_graph(torch.zeros(1, 2), torch.eye(2), 1.0)  # a square lattice
+        >>> len(vec), index.unique().tolist()
+        (4, [0])
+
+    Source: the neighbourhoods of the point convolution, eq. 13 of arXiv 2212.06096, on a torus.
+    """
+    r = float(r)
+    if not (math.isfinite(r) and r > 0):
+        raise ValueError(f"r is {r}, expected a finite radius > 0 in the units of pos.")
+    if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k < 1):
+        raise ValueError(f"k is {k!r}, expected an integer >= 1, or None for all within r.")
+    _check_positions("pos", pos, None)
+    batch = _checked_batch("batch", batch, len(pos), pos.device)
+    cell = _checked_cell(cell, pos, batch)
+    factor = None if metric is None else _metric_factor(metric, pos.shape[1])
+    if not len(pos):
+        return torch.empty(2, 0, dtype=torch.int64, device=pos.device), pos.new_empty(0, pos.shape[1])
+    rows = _euclidean(cell.detach().reshape(-1, pos.shape[1]), factor).reshape(cell.shape)
+    # the tolerances of a lattice: its equal distances differ by rounding of the positions and of the cell
+    slack = 1e-9 if pos.dtype == torch.float64 else 1e-5
+    r *= 1 + slack
+    images, inside, moved = near_images(_euclidean(pos.detach(), factor), rows, batch, r)
+    points = images.search(inside, batch)
+    found, target = dense_search(points, r=r) if pos.is_cuda else tree_radius(points, r)
+    source = images.point[found]
+    apart = loop | (source != target) | images.shift[found].any(1)
+    found, source, target = found[apart], source[apart], target[apart]
+    if k is not None and len(target):
+        near = nearest(target, (inside[target] - images.pos[found]).square().sum(1), k + loop, slack)
+        found, source, target = found[near], source[near], target[near]
+    shift = (images.shift[found] + moved[target] - moved[source]).to(cell.dtype)
+    # no matrix product, which autocast would round to half precision
+    vec = pos[target] - pos[source] - (shift[:, :, None] * cell[batch[target]]).sum(1)
+    return torch.stack([source, target]), vec
 
 
 def interval_graph(
@@ -257,6 +330,29 @@ def _check_positions(name: str, pos: Tensor, like: Tensor | None) -> None:
     if not bool(finite.all()):
         row = int((~finite).nonzero()[0])
         raise ValueError(f"{name}[{row}] is not finite: NaN or infinite positions have no neighbours.")
+
+
+def _checked_cell(cell: Tensor, pos: Tensor, batch: Tensor) -> Tensor:
+    d = pos.shape[1]
+    if not isinstance(cell, Tensor) or cell.dtype != pos.dtype or cell.device != pos.device:
+        kind = f"{cell.dtype} on {cell.device}" if isinstance(cell, Tensor) else type(cell).__name__
+        raise ValueError(f"cell is {kind}, expected a tensor like pos, {pos.dtype} on {pos.device}.")
+    cells = int(batch.max()) + 1 if len(batch) else 1
+    if cell.shape == (d, d):
+        cell = cell[None]
+    if cell.ndim != 3 or cell.shape[1:] != (d, d) or len(cell) < cells:
+        raise ValueError(
+            f"cell has shape {tuple(cell.shape)}, expected ({cells}, {d}, {d}): the lattice vectors of each crystal, "
+            "as rows."
+        )
+    size = torch.linalg.vector_norm(cell.detach().double(), dim=2).prod(1)
+    flat = ~(torch.linalg.det(cell.detach().double()).abs() > 1e-9 * size)
+    if bool(flat.any()):
+        raise ValueError(
+            f"cell[{int(flat.nonzero()[0])}] has no volume: its vectors are linearly dependent, or not finite; give a "
+            "slab or a wire a long vector where it does not repeat."
+        )
+    return cell
 
 
 def _checked_batch(

@@ -22,13 +22,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from ._keep import EpochShuffle, check_resumable, epoch_seed, keeper, write_json
-from ._tasks import TASKS, RunConfig, random_rotations
+from ._keep import EpochShuffle, InTurn, check_resumable, epoch_seed, keeper, write_json
+from ._tasks import TASKS, RunConfig, matrix_log, random_rotations
 from .data.ragged import as_is
 from .errors import DataError, GroupError
 from .matrix_group import MatrixGroup
 
-__all__ = ["RunConfig", "TASKS", "random_rotations", "train"]
+__all__ = ["RunConfig", "TASKS", "matrix_log", "random_rotations", "train"]
 
 
 def _lightning():
@@ -39,31 +39,50 @@ def _lightning():
     return pl
 
 
-def _module(pl, group: MatrixGroup, config: RunConfig, network: nn.Module):
+def _module(pl, group: MatrixGroup, config: RunConfig, network: nn.Module, scale: float, order, turns):
     task = TASKS[config.task]
+    errors = {task.metric: task.error, **task.others}
 
     class Training(pl.LightningModule):
         def __init__(self):
             super().__init__()
             self.network = network
+            self.sums: dict[str, torch.Tensor] = {}
+
+        def add(self, name, total, count):
+            """To a mean over the items of all processes."""
+            total = total.detach().double()
+            self.sums[name] = self.sums.get(name, 0) + torch.stack([total, torch.full_like(total, count)])
+
+        def log_means(self, names):
+            for name in names:
+                pair = self.sums.pop(name, torch.zeros(2, dtype=torch.float64, device=self.device))
+                total, count = self.trainer.strategy.reduce(pair, reduce_op="sum")
+                self.log(name, (total / count).float(), prog_bar=True)
 
         def on_train_epoch_start(self):
             torch.manual_seed(epoch_seed(config.seed, self.current_epoch, 1 + self.global_rank))
 
-        def training_step(self, batch, _):
+        def training_step(self, batch, index):
             batch = task.augment(batch, config, None)
-            loss = task.loss(self.network(batch), batch)
-            self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=batch.num_graphs)
-            return loss
+            loss = task.loss(self.network(batch), batch) / scale
+            self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=False, batch_size=batch.num_graphs)
+            self.add("loss_epoch", loss * batch.num_graphs, batch.num_graphs)
+            return loss * order.weight(index)
+
+        def on_train_epoch_end(self):
+            self.log_means(["loss_epoch"])
 
         def validation_step(self, batch, index):
-            batch = task.augment(batch, config, 10_000 + index)
-            total, count = task.error(self.network(batch), batch)
-            self.log(
-                task.metric, total.double().float() / count, prog_bar=True, batch_size=count, sync_dist=True
-            )
+            number = turns.number(index)
+            batch = task.augment(batch, config, 10_000 + (number or 0))
+            prediction = self.network(batch)
+            if number is not None:
+                for name, error in errors.items():
+                    self.add(name, *error(prediction, batch))
 
-        test_step = validation_step
+        def on_validation_epoch_end(self):
+            self.log_means(errors)
 
         def configure_optimizers(self):
             optimiser = torch.optim.AdamW(self.parameters(), config.lr, weight_decay=config.weight_decay)
@@ -109,7 +128,9 @@ def train(
         resume: continue from the last checkpoint in ``out``.
         progress: show a progress bar.
         callbacks: further Lightning callbacks.
-        **trainer: further arguments of Lightning's Trainer (accelerator, devices, precision, max_time, ...).
+        **trainer: further arguments of Lightning's Trainer (accelerator, devices, precision, max_time, logger, ...);
+            logger="tensorboard" writes its events to ``out``. With several devices the gradients are those of one, and
+            so is all but what is random in training (augmentation, dropout) and batch norms, of a part of the batch.
 
     Raises:
         DataError: the data cannot be read.
@@ -138,66 +159,64 @@ def train(
             raise DataError(
                 f"{config.root} has no items for {'training' if part == 'train' else 'validation'}"
             )
+    items = len(data["train"]) if config.n_train is None else min(config.n_train, len(data["train"]))
+    # what is not trained on is not seen: neither by the normalisation of the target nor by the baseline
+    if items < len(data["train"]):
+        data["train"] = data["train"].subset(range(items))
     training = data["train"]
     pl.seed_everything(config.seed, verbose=False)
     started = time.time()
     network = task.build(group, config, training)
     built = time.time() - started
-    items = len(training) if config.n_train is None else min(config.n_train, len(training))
-    subset = training if items == len(training) else torch.utils.data.Subset(training, range(items))
+    order, turns = EpochShuffle(items, config.batch_size, config.seed), InTurn(len(data["val"]), 4 * config.batch_size)
+    # no batch size: a sampler's item is the list of a batch
     loaders = [
-        torch.utils.data.DataLoader(
-            subset,
-            config.batch_size,
-            sampler=EpochShuffle(items, config.seed),
-            collate_fn=as_is,
-            drop_last=items >= config.batch_size,
-            generator=torch.Generator(),
-        ),
-        torch.utils.data.DataLoader(
-            data["val"], 4 * config.batch_size, collate_fn=as_is, generator=torch.Generator()
-        ),
+        torch.utils.data.DataLoader(part, None, sampler=sampler, collate_fn=as_is, generator=torch.Generator())
+        for part, sampler in ((training, order), (data["val"], turns))
     ]
-    module = _module(pl, group, config, network)
-    kept = keeper(pl, out, task.metric, task.higher)
+    module = _module(pl, group, config, network, task.scale(config, training), order, turns)
+    kept = keeper(pl, out, task.metric, task.others, task.higher, config.patience)
     watch = [kept, *callbacks]
     if config.average:
         watch.append(pl.callbacks.EMAWeightAveraging(decay=config.average))
     if progress:
         watch.append(pl.callbacks.TQDMProgressBar(refresh_rate=10))
+    options = {
+        "max_epochs": config.epochs,
+        "gradient_clip_val": config.clip,
+        "num_sanity_val_steps": 0,
+        "callbacks": watch,
+        "enable_progress_bar": progress,
+        "enable_model_summary": False,
+        "logger": False,
+        "default_root_dir": out,
+        "use_distributed_sampler": False,
+    } | trainer
+    if options["logger"] == "tensorboard":
+        options["logger"] = _tensorboard(pl, out)
     with _quiet():
         try:
-            runner = pl.Trainer(
-                **{
-                    "max_epochs": config.epochs,
-                    "gradient_clip_val": config.clip,
-                    "num_sanity_val_steps": 0,
-                    "callbacks": watch,
-                    "enable_progress_bar": progress,
-                    "enable_model_summary": False,
-                    "logger": False,
-                    "default_root_dir": out,
-                }
-                | trainer
-            )
+            runner = pl.Trainer(**options)
+            if runner.world_size > 1 and "strategy" not in trainer and _spares_weights(network, task, training[0]):
+                runner = pl.Trainer(**options, strategy="ddp_find_unused_parameters_true")
         except (pl.utilities.exceptions.MisconfigurationException, TypeError) as e:
             raise ValueError(str(e)) from e
+        if items // len(order) < runner.world_size:
+            raise ValueError(
+                f"{items} training items make no batch of {config.batch_size} on each of {runner.world_size} devices"
+            )
         (out / "checkpoints").mkdir(parents=True, exist_ok=True)
         if runner.is_global_zero:
             write_json(
                 out / "config.json", {"group": group.name, "group_digest": group.digest, **asdict(config)}
             )
         _fit(runner, module, loaders, str(last) if resume else None)
-    if not kept.rows:
-        raise ValueError(
-            f"{items} training items make no batch of {config.batch_size} on each of {runner.world_size} devices"
-        )
     best = kept.best or {}
     results = {
         "task": config.task,
         "group": group.name,
         "metric": task.metric,
-        "unit": task.unit,
+        "unit": task.unit(config),
         "value": _number(kept.rows[-1][task.metric]),
         "best": best.get(task.metric),
         "epochs": len(kept.rows),
@@ -206,11 +225,26 @@ def train(
         "parameters": sum(p.numel() for p in network.parameters()),
         "training_items": items,
         "checkpoint": "checkpoints/best.ckpt" if best else None,
-        **_baseline(config, data),
+        **{name: _number(kept.rows[-1][name]) for name in task.others},
+        **task.baseline(data),
     }
     if runner.is_global_zero:
         write_json(out / "results.json", results)
     return results
+
+
+def _spares_weights(network: nn.Module, task, batch) -> bool:
+    """Whether weights have no gradient, as those of fields that the last layer makes and the head does not read."""
+    loss = task.loss(network.eval()(batch), batch)
+    weights = [p for p in network.train().parameters() if p.requires_grad]
+    return any(g is None for g in torch.autograd.grad(loss, weights, allow_unused=True))
+
+
+def _tensorboard(pl, out: Path):
+    try:
+        return pl.loggers.TensorBoardLogger(out, name="", version="tensorboard")
+    except ModuleNotFoundError as e:
+        raise ImportError("events for TensorBoard need it: pip install tensorboard") from e
 
 
 def _number(value: float) -> float | None:
@@ -239,7 +273,7 @@ def _quiet() -> Iterator[None]:
     loggers = [logging.getLogger(f"lightning.{name}") for name in ("pytorch", "fabric")]
     levels = [log.level for log in loggers]
     with warnings.catch_warnings():
-        for text in (".*does not have many workers", ".*LeafSpec", ".*sync_dist=True"):
+        for text in (".*does not have many workers", ".*LeafSpec", ".*sync_dist=True", ".*logging interval"):
             warnings.filterwarnings("ignore", text)
         try:
             for log in loggers:
@@ -255,15 +289,3 @@ def _trusting(runner) -> dict:
     import inspect
 
     return {"weights_only": True} if "weights_only" in inspect.signature(runner.fit).parameters else {}
-
-
-def _baseline(config: RunConfig, data) -> dict[str, float]:
-    """The metric of a predictor that does not look at the structure."""
-    train, val = data["train"], data["val"]
-    if config.task == "nbody":
-        return {"baseline": float(torch.as_tensor(val.y).norm(dim=1).mean())}
-    if config.task == "qm9":
-        y, z = torch.as_tensor(train.y), torch.as_tensor(val.y)
-        return {"baseline": float((z - y.median()).abs().mean())}
-    label = torch.as_tensor(train.label)
-    return {"baseline": float((torch.as_tensor(val.label) == label.bincount().argmax()).float().mean())}

@@ -1,10 +1,13 @@
 """Training runs: what they leave on disk, and that they can be stopped, killed and resumed."""
 
+import contextlib
 import csv
+import dataclasses
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -17,9 +20,11 @@ from test_data import box, compact_qm9, csv_text, sdf_text
 import emkernel as ek
 from emkernel import _keep
 from emkernel.cli import main
+from emkernel.data import RaggedGraphs, load_nbody
 from emkernel.errors import DataError, GroupError
 from emkernel.models import ParticleNet
-from emkernel.train import RunConfig, random_rotations, train
+from emkernel.nn import Gate, OrbitELU
+from emkernel.train import TASKS, RunConfig, random_rotations, train
 
 pl = pytest.importorskip("lightning.pytorch")
 
@@ -139,9 +144,67 @@ def test_a_run_leaves_its_results(task, roots, tmp_path):
     ]
 
 
-def test_the_best_checkpoint_is_the_network_with_the_best_error(whole):
-    from emkernel.data import load_nbody
+UNITS = {
+    "mu": "D", "alpha": "bohr^3", "homo": "meV", "lumo": "meV", "gap": "meV", "r2": "bohr^2", "zpve": "meV",
+    "U0": "meV", "U": "meV", "H": "meV", "G": "meV", "Cv": "cal/(mol K)",
+}  # fmt: skip
 
+
+@pytest.mark.parametrize("target", UNITS)
+def test_every_target_of_qm9_is_trained_in_its_unit(target, roots, tmp_path):
+    config = RunConfig("qm9", root=roots["qm9"], target=target, epochs=1, batch_size=4, model=TINY)
+    results = train(G, config, tmp_path / "run", progress=False)
+    assert results["unit"] == UNITS[target] and np.isfinite([results["value"], results["baseline"]]).all()
+
+
+def molecules(n=40, seed=0):
+    """Chains of 2 to 9 atoms, with quantities that add up over atoms, or over their squares."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(2, 10, n)
+    z, pos = rng.integers(0, 5, sizes.sum()), rng.standard_normal((sizes.sum(), 3))
+    ptr = torch.tensor([0, *sizes]).cumsum(0)
+    data = RaggedGraphs(
+        torch.tensor(pos, dtype=torch.float32),
+        ptr,
+        torch.zeros(n),
+        x={"z": torch.tensor(z)},
+        edges=torch.tensor([[a for k in sizes for a in range(k - 1)], [a + 1 for k in sizes for a in range(k - 1)]]),
+        edge_ptr=torch.tensor([0, *(sizes - 1)]).cumsum(0),
+        edge_attr={"bond": torch.ones(int((sizes - 1).sum()), dtype=torch.int64)},
+        undirected=True,
+    )
+    owner = torch.arange(n).repeat_interleave(ptr.diff())
+    return data, owner
+
+
+def test_a_target_is_normalised_by_what_the_training_part_says_of_it():
+    """Before any training what adds up over elements, or is an extent, is known; what remains is the network's."""
+    data, owner = molecules()
+    each = torch.tensor([-500.0, -38.0e3, -54.0e3, -75.0e3, -99.0e3])
+    data.y = torch.zeros(len(data)).index_add(0, owner, each[data.x["z"].long()]) + torch.randn(len(data))
+    config = RunConfig("qm9", target="U0", model=TINY)
+    network = TASKS["qm9"].build(G, config, data)
+    torch.nn.init.zeros_(network.head[-1].weight[0])
+    torch.testing.assert_close(network(data[range(len(data))]), data.y, atol=5.0, rtol=0)
+    assert 0.5 < TASKS["qm9"].scale(config, data) / float(data.y.std()) < 2
+    centre = torch.zeros(len(data), 3).index_add(0, owner, data.pos) / data.ptr.diff()[:, None]
+    data.y = 7 * torch.zeros(len(data)).index_add(0, owner, (data.pos - centre[owner]).square().sum(1))
+    network = TASKS["qm9"].build(G, RunConfig("qm9", target="r2", model=TINY), data)
+    torch.nn.init.zeros_(network.head[-1].weight[0])
+    torch.testing.assert_close(network(data[range(len(data))]), data.y)
+
+
+def test_what_is_not_trained_on_does_not_normalise(roots, tmp_path, monkeypatch):
+    seen = []
+    build = TASKS["nbody"].build
+    task = dataclasses.replace(TASKS["nbody"], build=lambda *args: seen.append(args[2].y) or build(*args))
+    task = dataclasses.replace(task, load=lambda config: load_nbody(n_train=64, n_val=4))
+    monkeypatch.setitem(TASKS, "nbody", task)
+    train(G, tiny(epochs=1, n_train=9), tmp_path / "run", progress=False)
+    assert torch.equal(seen[0], load_nbody(n_train=9)["train"].y)
+
+
+def test_the_best_checkpoint_is_the_network_with_the_best_error(whole):
     out, results = whole
     network = ParticleNet(G, **TINY)
     weights = checkpoint(out, "best")["state_dict"]
@@ -184,6 +247,64 @@ def test_training_items(tmp_path):
 def test_moving_average_of_the_weights(tmp_path):
     results = train(G, tiny(epochs=1, average=0.5), tmp_path / "run", progress=False)
     assert np.isfinite(results["value"])
+
+
+# ---- switches ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("task", "flags", "holds"),
+    [
+        ("nbody", ("--attributes", "velocities"), lambda net: str(net.edge_rep) == "V"),
+        ("nbody", ("--attributes", "charges"), lambda net: str(net.edge_rep) == "2Scalar"),
+        ("nbody", ("--attributes", "none"), lambda net: net.edge_rep is None),
+        ("nbody", (), lambda net: str(net.edge_rep) == "2Scalar + V" and isinstance(net.blocks[0].gate, Gate)),
+        ("nbody", ("--kernel", "fixed"), lambda net: net.edge_rep is None),
+        ("nbody", ("--nonlinearity", "orbit"), lambda net: isinstance(net.blocks[0].gate, OrbitELU)),
+        ("qm9", ("--attributes", "none"), lambda net: net.edge_rep is None),
+        ("qm9", ("--attributes", "bonds"), lambda net: str(net.edge_rep) == "5Scalar"),
+        ("qm9", ("--attributes", "atoms"), lambda net: str(net.edge_rep) == "10Scalar"),
+        ("qm9", ("--attributes", "atoms,bonds", "--radius", "2"), lambda net: str(net.edge_rep) == "15Scalar"),
+        (
+            "modelnet",
+            ("--points", "32,8,4", "--neighbours", "6", "--cutoffs", "0.4,0.8,1.6", "--channels", "2,2,3",
+             "--nonlinearity", "orbit", "--invariant"),
+            lambda net: net.points == (32, 8, 4) and net.neighbours == (6, 6, 6) and str(net.pool.rep) == "3Scalar"
+            and [b.conv.kernel.embed.cutoff for b in net.blocks] == [0.4, 0.8, 1.6]
+            and all(isinstance(b.gate, OrbitELU) for b in net.blocks),
+        ),
+    ],
+    ids=lambda value: ",".join(value) if isinstance(value, tuple) else None,
+)  # fmt: skip
+def test_the_network_is_chosen_on_the_command_line(cli, roots, tmp_path, monkeypatch, task, flags, holds):
+    built = []
+    build = TASKS[task].build
+    monkeypatch.setitem(
+        TASKS, task, dataclasses.replace(TASKS[task], build=lambda *args: built.append(build(*args)) or built[-1])
+    )
+    sizes = ["--width", 2, "--hidden", 8] if "fixed" not in flags else []
+    sizes += ["--channels", 2, "--layers", 1] if task != "modelnet" else []
+    root = ["--root", roots[task]] if roots[task] else ["--n-train", 8]
+    status, _, err = cli(task, *root, *sizes, *flags, "--epochs", 1, "--batch-size", 4, "--no-progress", "--out",
+                         tmp_path / "run")  # fmt: skip
+    assert status == 0, err
+    assert holds(built[0])
+
+
+def test_switches_that_make_no_sense(refused, roots, tmp_path):
+    out = ("--no-progress", "--out", tmp_path / "run", "--n-train", 8)
+    assert "('charges', 'velocities'), as a sequence, got ('spins',)" in refused("nbody", "--attributes", "spins", *out)
+    assert "fixed kernel sees no attributes" in refused("nbody", "--attributes", "charges", "--kernel", "fixed", *out)
+    assert "'gate' or 'orbit', got 'relu'" in refused("nbody", "--nonlinearity", "relu", *out)
+    assert "--points does not apply to nbody" in refused("nbody", "--points", "3,4", *out)
+    assert "not compact" in refused("nbody", "--nonlinearity", "orbit", "--group", shear(tmp_path), *out)
+
+
+def shear(folder):
+    (folder / "shear.py").write_text(
+        "import emkernel as ek\nG = ek.MatrixGroup('boosts', lie_algebra=[[[0, 1, 0], [1, 0, 0], [0, 0, 0]]])\n"
+    )
+    return f"{folder / 'shear.py'}:G"
 
 
 # ---- stop and resume --------------------------------------------------------------------------------------------
@@ -275,13 +396,196 @@ def test_a_json_is_written_whole_or_not_at_all(tmp_path):
 
 def test_the_order_of_an_epoch_follows_from_seed_and_epoch():
     def order(seed, epoch):
-        sampler = _keep.EpochShuffle(50, seed)
+        sampler = _keep.EpochShuffle(50, 8, seed)
         sampler.set_epoch(epoch)
         torch.rand(3)
-        return list(sampler)
+        return [item for batch in sampler for item in batch]
 
     assert sorted(order(0, 0)) == list(range(50)) and order(0, 3) == order(0, 3)
     assert len({tuple(order(s, e)) for s in range(3) for e in range(3)}) == 9
+
+
+# ---- several processes ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize(("n", "size"), [(50, 8), (48, 8), (7, 8), (9, 8), (3, 3)])
+def test_processes_share_every_batch(monkeypatch, world, n, size):
+    def seen(make, of):
+        found = []
+        for rank in range(world):
+            monkeypatch.setattr(_keep, "processes", lambda rank=rank: (rank, world))
+            found.append(of(make()))
+        return found
+
+    alone = list(_keep.EpochShuffle(n, size, 5))
+    parts = seen(lambda: _keep.EpochShuffle(n, size, 5), list)
+    assert [len(batches) for batches in parts] == [len(alone)] * world == [-(-n // size)] * world
+    for k, batch in enumerate(alone):
+        assert len(batch) in (n // len(alone), -(-n // len(alone)))
+        assert sorted(item for batches in parts for item in batches[k]) == sorted(batch)
+    assert sorted(item for batch in alone for item in batch) == list(range(n))
+    weights = seen(lambda: _keep.EpochShuffle(n, size, 5), lambda s: [s.weight(k) for k in range(len(s))])
+    for k, batch in enumerate(alone):
+        for rank in range(world):
+            assert weights[rank][k] == pytest.approx(len(parts[rank][k]) * world / len(batch))
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize(("n", "size"), [(50, 8), (48, 8), (7, 8), (1, 1)])
+def test_processes_validate_every_item_once(monkeypatch, world, n, size):
+    found, lengths = {}, set()
+    for rank in range(world):
+        monkeypatch.setattr(_keep, "processes", lambda rank=rank: (rank, world))
+        turns = _keep.InTurn(n, size)
+        batches = list(turns)
+        lengths.add(len(batches))
+        assert len(batches) == len(turns) and all(batches)
+        for index, batch in enumerate(batches):
+            if (number := turns.number(index)) is not None:
+                assert number not in found
+                found[number] = batch
+    assert len(lengths) == 1
+    assert [item for number in sorted(found) for item in found[number]] == list(range(n))
+
+
+def two_processes(job, *args):
+    """As a cluster starts them, but forked."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    torch.multiprocessing.start_processes(_process, (port, job, args), nprocs=2, start_method="fork")
+
+
+def _process(rank, port, job, args):
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), LOCAL_RANK=str(rank), RANK=str(rank))
+    os.environ.update(NODE_RANK="0", WORLD_SIZE="2")
+    job(rank, *args)
+
+
+def train_together(rank, config, out, stop=None, resume=False):
+    seen = []
+
+    class Seen(pl.Callback):
+        def on_train_batch_start(self, trainer, module, batch, index):
+            seen.extend(batch.pos[:: len(batch.pos) // batch.num_graphs, 0].tolist())
+
+    watch = (Seen(), *([At(*stop, interrupt)] if stop else []))
+    with pytest.raises(KeyboardInterrupt) if stop else contextlib.nullcontext():
+        results = train(
+            G, config, out, callbacks=watch, devices=2, accelerator="cpu", progress=False, resume=resume
+        )
+        torch.save((results, seen), f"{out}-{rank}.pt")
+
+
+SHARED = tiny(n_train=21)  # batches of 7: one process has 4 of each, the other 3
+TOGETHER = """
+import sys
+sys.path.insert(0, {tests!r})
+import torch
+from emkernel import _keep
+from test_train import *
+
+torch.set_num_threads(1)
+two_processes(train_together, SHARED, {out!r} + "/both", (2, 1))
+assert len(rows(Path({out!r} + "/both"))) == 2 and not os.path.exists({out!r} + "/both/results.json")
+two_processes(train_together, SHARED, {out!r} + "/both", None, True)
+two_processes(train_together, RunConfig("qm9", root={qm9!r}, **GAP), {out!r} + "/molecules")
+_keep.EpochShuffle.weight = lambda self, index: 1.0
+two_processes(train_together, SHARED, {out!r} + "/wrong")
+assert "jax" not in sys.modules  # it does not survive a fork
+"""
+GAP = {"target": "gap", "epochs": 2, "batch_size": 4, "model": TINY}
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    """Runs by one process and by two: the first was interrupted in the middle of an epoch, and resumed."""
+    if not (hasattr(os, "fork") and torch.distributed.is_available()):
+        pytest.skip("needs processes that are forked")
+    out = tmp_path_factory.mktemp("together")
+    (out / "qm9").mkdir()
+    (out / "qm9" / "gdb9.sdf").write_text(sdf_text())
+    (out / "qm9" / "gdb9.sdf.csv").write_text(csv_text())
+    train(G, SHARED, out / "alone", progress=False)
+    train(G, RunConfig("qm9", root=str(out / "qm9"), **GAP), out / "alone-molecules", progress=False)
+    code = TOGETHER.format(tests=str(Path(__file__).parent), out=str(out), qm9=str(out / "qm9"))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_two_processes_do_what_one_does(together):
+    one, two = rows(together / "alone"), rows(together / "both")
+    for name in ("loss", "distance", "lr"):
+        assert [row[name] for row in one] == pytest.approx([row[name] for row in two], rel=1e-5), name
+    mine, theirs = (checkpoint(together / run)["state_dict"] for run in ("alone", "both"))
+    for name, w in mine.items():
+        torch.testing.assert_close(theirs[name], w, rtol=1e-4, atol=1e-5, msg=name)
+    # with other shares in the mean they would not
+    assert abs(rows(together / "wrong")[-1]["distance"] - one[-1]["distance"]) > 1e-5 * one[-1]["distance"]
+
+
+def test_two_processes_see_every_item_once_and_leave_one_run(together):
+    found = sorted(p.name for p in (together / "both").rglob("*") if p.is_file())
+    assert found == ["best.ckpt", "config.json", "last.ckpt", "metrics.csv", "results.json"]
+    (first, seen), (second, others) = (torch.load(f"{together / 'both'}-{k}.pt", weights_only=False) for k in (0, 1))
+    for name in first.keys() - {"seconds_training", "seconds_building"}:
+        assert first[name] == second[name] == read_json(together / "both" / "results.json")[name]
+    # in the epoch that was begun anew
+    data = load_nbody(n_train=21)["train"]
+    torch.testing.assert_close(torch.tensor(sorted(seen + others)), data.pos[::5, 0].sort().values)
+    assert len(seen) == 12 and len(others) == 9
+
+
+def test_two_processes_whose_last_fields_are_not_all_read(together):
+    """The head of a mean reads invariants only; and there are fewer molecules to validate than processes."""
+    one, two = (read_json(together / run / "results.json") for run in ("alone-molecules", "molecules"))
+    assert two["value"] == pytest.approx(one["value"], rel=1e-5) and two["epochs"] == 2
+
+
+def test_batches_too_small_for_the_processes(tmp_path):
+    with pytest.raises(ValueError, match="4 training items make no batch of 1 on each of 2 devices"):
+        train(G, tiny(n_train=4, batch_size=1), tmp_path / "run", progress=False, devices=2, accelerator="cpu")
+
+
+# ---- stopping, logging, precision -------------------------------------------------------------------------------
+
+
+class Flat(pl.Callback):
+    """A network that is never better than in its second epoch."""
+
+    def on_validation_epoch_start(self, trainer, module):
+        module.network.scale.fill_({0: 3.0, 1: 1.0}.get(trainer.current_epoch, 2.0))
+
+
+def test_a_run_that_improves_no_more_stops(tmp_path):
+    config, out = tiny(epochs=9, patience=2), tmp_path / "run"
+    results = train(G, config, out, progress=False, callbacks=(Flat(),))
+    distances = [row["distance"] for row in rows(out)]
+    assert results["epochs"] == 4 and min(distances) == distances[1] == pytest.approx(results["best"], rel=1e-6)
+    assert train(G, config, out, resume=True, progress=False)["epochs"] == 4
+    more = dataclasses.replace(config, patience=4)
+    assert train(G, more, out, resume=True, progress=False, callbacks=(Flat(),))["epochs"] == 6
+
+
+def test_half_precision_on_a_processor(whole, cli, tmp_path):
+    flags = ("nbody", "--group", "C2z", "--epochs", 3, "--n-train", 32, "--batch-size", 8, "--lr", 2e-3, *FLAGS)
+    status, _, err = cli(*flags, "--precision", "bf16-mixed", "--accelerator", "cpu", "--out", tmp_path / "run")
+    assert status == 0, err
+    mixed, full = rows(tmp_path / "run")[-1]["distance"], rows(whole[0])[-1]["distance"]
+    assert mixed != full and mixed == pytest.approx(full, rel=0.05)
+    assert all(w.dtype != torch.bfloat16 for w in checkpoint(tmp_path / "run")["state_dict"].values())
+
+
+def test_events_for_tensorboard(refused, tmp_path, monkeypatch):
+    monkeypatch.setattr(pl.loggers.tensorboard.TensorBoardLogger, "__init__", lambda *a, **k: missing())
+    err = refused("nbody", *FLAGS, "--n-train", 8, "--tensorboard", "--out", tmp_path / "run")
+    assert "pip install tensorboard" in err
+
+
+def missing():
+    raise ModuleNotFoundError("tensorboard")
 
 
 # ---- refused ----------------------------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ class RaggedGraphs(Dataset[GraphBatch]):
         edge_attr: inputs on the edges by name, each (E, ...).
         undirected: each edge is stored once and means both directions, with the same inputs.
         node_target: the targets belong to the nodes.
+        cell: (M, d, d) lattice vectors of each crystal as rows, or None.
 
     Attributes are the arguments, with edges in both directions, sorted by target, then by source.
 
@@ -64,8 +65,9 @@ class RaggedGraphs(Dataset[GraphBatch]):
         edge_attr: Mapping[str, Tensor] | None = None,
         undirected: bool = False,
         node_target: bool = False,
+        cell: Tensor | None = None,
     ) -> None:
-        self.pos, self.y, self.x = pos, y, dict(x or {})
+        self.pos, self.y, self.x, self.cell = pos, y, dict(x or {}), cell
         self.ptr = _checked_ptr("ptr", ptr, len(pos))
         self.node_target = node_target
         self.edges, self.edge_ptr, self.edge_attr = None, None, {}
@@ -75,6 +77,9 @@ class RaggedGraphs(Dataset[GraphBatch]):
             raise ValueError(
                 f"y has {len(y)} rows for {length} {what}: node_target says which of the two it is for."
             )
+        if cell is not None and cell.shape != (len(self), pos.shape[1], pos.shape[1]):
+            d = pos.shape[1]
+            raise ValueError(f"cell has shape {tuple(cell.shape)}, expected ({len(self)}, {d}, {d}): one per graph.")
         for name, t in self.x.items():
             if len(t) != len(pos):
                 raise ValueError(
@@ -134,6 +139,7 @@ class RaggedGraphs(Dataset[GraphBatch]):
             y=_wide(self.y[rows if self.node_target else index]),
             edge_index=edge_index,
             edge_attr=edge_attr,
+            cell=None if self.cell is None else self.cell[index],
         )
 
     def subset(self, indices: Sequence[int] | Tensor) -> RaggedGraphs:
@@ -154,6 +160,7 @@ class RaggedGraphs(Dataset[GraphBatch]):
             edge_ptr=edge_ptr,
             edge_attr=attr,
             node_target=self.node_target,
+            cell=None if self.cell is None else self.cell[index],
         )
 
     def __repr__(self) -> str:
@@ -212,6 +219,12 @@ class PointClouds(Dataset[GraphBatch]):
         batch = torch.arange(len(index)).repeat_interleave(n)
         x = {} if self.normal is None else {"normal": self.normal[index].reshape(-1, d)}
         return GraphBatch(self.pos[index].reshape(-1, d), batch, len(index), x, self.label[index])
+
+    def subset(self, indices: Sequence[int] | Tensor) -> PointClouds:
+        """The clouds of the given indices, in that order, as a data set of their own."""
+        index = _checked_index(indices, len(self))
+        normal = None if self.normal is None else self.normal[index]
+        return PointClouds(self.pos[index], self.label[index], self.classes, normal)
 
     def __repr__(self) -> str:
         _, n, d = self.pos.shape

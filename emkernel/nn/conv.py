@@ -61,7 +61,9 @@ class PointConv(EquivariantModule):
         x (N, rep_in.size), pos (N, d), edge_index (2, E), edge_attr (E, edge_rep.size) -> (N, rep_out.size); with pairs
         (source, target) of x and pos, where x[1] may be None (no term i = j), -> (N_target, rep_out.size). In place of
         ``edge_index`` a prepared :class:`Neighbours`, an EdgeIndex, or a sparse adjacency (target, source) is accepted,
-        whose values are the edge attributes where none are passed (:func:`emkernel.ops.formats.as_edges`).
+        whose values are the edge attributes where none are passed (:func:`emkernel.ops.formats.as_edges`). ``edge_vec``
+        (E, d), in the order of the edges, stands for pos[i] - pos[j] where that is not the way from j to i, as in a
+        crystal (:func:`emkernel.graph.periodic_graph`).
 
     Raises:
         RepError, ValueError, IndexError, TypeError: what was given does not fit, said precisely.
@@ -117,7 +119,14 @@ class PointConv(EquivariantModule):
             self.self_term.reset_parameters()
 
     def forward(
-        self, x, pos, edge_index, edge_attr: torch.Tensor | None = None, size: tuple[int, int] | None = None
+        self,
+        x,
+        pos,
+        edge_index,
+        edge_attr: torch.Tensor | None = None,
+        size: tuple[int, int] | None = None,
+        *,
+        edge_vec: torch.Tensor | None = None,
     ) -> torch.Tensor:
         x_source, x_target, pos_source, pos_target = self._sides(x, pos, size)
         # shapes, as a length would be a constant of an exported program
@@ -134,9 +143,15 @@ class PointConv(EquivariantModule):
             if edge_attr is None and values is not None and self.edge_rep is not None:
                 edge_attr = values[:, None] if values.ndim == 1 else values
             graph = Neighbours.of(edge_index, *sizes, grouped=True if self.chunk is not None else None)
-        if edge_attr is not None and edge_attr.shape[0] != graph.num_edges:
-            raise ValueError(f"edge_attr has {len(edge_attr)} rows for {graph.num_edges} edges")
-        edge_vec = pos_target[graph.target] - pos_source[graph.source]
+        for name, given in (("edge_attr", edge_attr), ("edge_vec", edge_vec)):
+            if given is not None and given.shape[0] != graph.num_edges:
+                raise ValueError(f"{name} has {len(given)} rows for {graph.num_edges} edges")
+        if edge_vec is None:
+            edge_vec = pos_target[graph.target] - pos_source[graph.source]
+        elif edge_vec.dtype != pos_source.dtype:
+            raise TypeError(f"edge_vec has dtype {edge_vec.dtype}, pos {pos_source.dtype}: convert one of them")
+        else:
+            edge_vec = graph.sort(edge_vec)
         edge_attr = None if edge_attr is None else graph.sort(edge_attr)
         self.kernel.check_edges(edge_vec, edge_attr)
         if self.contraction == "kernel" or self.aggr in ("max", "min"):
