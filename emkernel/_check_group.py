@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from ._arguments import whole
 from ._check_irreps import (
     check_all_irreps,
     check_forms,
@@ -71,8 +72,7 @@ def check_group(
     forms = np.zeros((0, G.d, G.d)) if form is None else np.asarray(form, float)
     if forms.ndim not in (2, 3) or forms.shape[-2:] != (G.d, G.d):
         raise GroupError(f"form has shape {forms.shape}, expected ({G.d}, {G.d})")
-    if degree < 1:
-        raise ValueError(f"degree must be at least 1, got {degree}")
+    degree = whole(degree, "degree")
     sheet = Sheet()
     size, compact, algebra, splits = _check_size(sheet, G)
     _check_expected(sheet, G, size, algebra, order, dimension, forms.reshape(-1, G.d, G.d))

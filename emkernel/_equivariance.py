@@ -87,6 +87,8 @@ def group_of(args, reps_in, rep_out) -> MatrixGroup:
     reps = reps_of(reps_in, rep_out)
     if not reps:
         raise RepError("no representation is given, so no group to be equivariant under")
+    if any(not isinstance(r, Rep | tuple | list | None) or r == [] for r in (*reps_in, rep_out)):
+        raise RepError(f"expected a Rep or None, or tuples of these, got {[*reps_in, rep_out]!r:.200}")
     for rep in reps:
         if not isinstance(rep, Rep):
             raise RepError(f"expected a Rep or None, got {type(rep).__name__}")

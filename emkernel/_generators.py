@@ -14,12 +14,10 @@ from .errors import GroupError
 def stacked(matrices: Sequence, what: str, name: str) -> np.ndarray:
     items = []
     for i, m in enumerate(matrices):
-        if isinstance(m, torch.Tensor):
-            m = m.detach().cpu().numpy()
         try:
-            m = np.asarray(m)
+            m = np.asarray(m.detach().cpu() if isinstance(m, torch.Tensor) else m)
             m = m.astype(np.complex128 if np.iscomplexobj(m) else np.float64)
-        except (TypeError, ValueError) as e:
+        except (TypeError, ValueError, RuntimeError) as e:
             raise GroupError(f"{name}: {what}[{i}] is not a matrix of numbers: {e}") from None
         if m.ndim != 2 or m.shape[0] != m.shape[1]:
             raise GroupError(

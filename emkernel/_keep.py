@@ -131,12 +131,13 @@ def keeper(pl, out: Path, metric: str, others: Iterable[str], higher: bool, pati
                 if self.best is self.rows[-1]:
                     shutil.copyfile(part, out / "checkpoints" / "best.ckpt.part")
                     os.replace(out / "checkpoints" / "best.ckpt.part", out / "checkpoints" / "best.ckpt")
-                os.replace(part, out / "checkpoints" / "last.ckpt")
                 lines = [
                     ",".join(self.rows[0]),
                     *(",".join(f"{v:.7g}" for v in row.values()) for row in self.rows),
                 ]
                 write_text(out / "metrics.csv", "\n".join(lines) + "\n")
+                # the last, as a run that is killed before this does the epoch again, and with it all of the above
+                os.replace(part, out / "checkpoints" / "last.ckpt")
             self._stop(trainer)
 
         def state_dict(self):

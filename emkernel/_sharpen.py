@@ -19,6 +19,13 @@ def polish(generators: np.ndarray, tol: float, max_order: int) -> np.ndarray:
     """Exact generators of the finite group near approximate ones; see MatrixGroup.polished."""
     elements = [np.eye(generators.shape[-1], dtype=generators.dtype)]
     for i, h in enumerate(generators):
+        # an element of finite order has eigenvalues on the unit circle, and so this trace and determinant
+        size = abs(np.linalg.det(h))
+        if not (abs(np.trace(h)) < 2 * len(h) and 0.5 < size < 2):
+            raise GroupError(
+                f"generator {i} has determinant {size:.3g} and trace {abs(np.trace(h)):.3g}: no element of a finite "
+                "group is near it"
+            )
         if 1e-9 < np.abs(h - elements[0]).max() < 2 * tol:
             raise GroupError(f"generator {i} is within the tolerance {tol:g} of the identity; pass a smaller tol")
     index = 0

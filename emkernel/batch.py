@@ -55,7 +55,7 @@ class GraphBatch:
         Raises:
             ValueError: if ``dtype`` is not a floating-point dtype.
         """
-        if dtype is not None and not dtype.is_floating_point:
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
             raise ValueError(
                 f"dtype is {dtype}, expected a floating-point dtype: classes and indices keep theirs."
             )

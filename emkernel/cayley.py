@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 from . import _sharpen
 from .errors import GroupError
 from .group_element import GroupElement
-from .matrix_group import MatrixGroup
+from .matrix_group import MatrixGroup, check_is_group
 
 __all__ = ["Cayley", "cayley", "orbits"]
 
@@ -130,4 +130,5 @@ def orbits(moves: np.ndarray) -> tuple[int, np.ndarray]:
 @lru_cache(maxsize=8)
 def cayley(group: MatrixGroup) -> Cayley:
     """The elements of this group; the last few groups are kept."""
+    check_is_group(group)
     return Cayley(group)

@@ -52,7 +52,7 @@ def load_group(spec: str) -> MatrixGroup:
         content = runpy.run_path(str(path), run_name=path.stem)
     except GroupError:
         raise
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         raise GroupError(f"{path} does not run: {_blame(e, path)}{type(e).__name__}: {e}") from e
     found = [k for k, v in content.items() if isinstance(v, MatrixGroup)]
     if not name and len(found) == 1:
@@ -70,7 +70,7 @@ def load_group(spec: str) -> MatrixGroup:
             group = group()
         except GroupError:
             raise
-        except Exception as e:
+        except (Exception, SystemExit) as e:
             raise GroupError(f"{name}() of {path} fails: {_blame(e, path)}{type(e).__name__}: {e}") from e
     if not isinstance(group, MatrixGroup):
         raise GroupError(

@@ -16,6 +16,7 @@ from math import prod
 
 import numpy as np
 
+from ._arguments import array_of
 from .errors import RepError
 from .group_element import GroupElement
 from .images import Images, kron
@@ -393,7 +394,7 @@ def _together(a: Rep, b: Rep) -> tuple[Rep, Rep]:
 
 
 def _square(m, d: int, what: str) -> np.ndarray:
-    m = np.asarray(m, dtype=float)
+    m = array_of(m, what, RepError).astype(float)
     if m.shape[-2:] != (d, d):
         raise RepError(f"{what} has shape {m.shape}, expected ({d}, {d})")
     return m

@@ -10,12 +10,13 @@ import numpy as np
 import scipy.linalg
 
 from . import _compact
+from ._arguments import array_of
 from .errors import RepError
 from .expressions import Rep
 from .group_element import GroupElement
 from .images import Images
 from .lifting import gap, units
-from .matrix_group import MatrixGroup
+from .matrix_group import MatrixGroup, check_is_group
 from .relations import BRACKETS, LOGARITHMS, relations
 
 __all__ = ["GivenRep", "from_function"]
@@ -57,6 +58,10 @@ class GivenRep(Rep):
 
     def __post_init__(self, verify):
         G = self.group
+        check_is_group(G)
+        for what in ("discrete", "lie"):
+            array = array_of(getattr(self, what), f"{self.name}: {what}", RepError)
+            object.__setattr__(self, what, np.atleast_1d(array))
         if np.iscomplexobj(self.discrete) or np.iscomplexobj(self.lie):
             raise RepError(
                 f"{self.name}: images are real matrices, got complex ones; write X + iY as [[X, -Y], [Y, X]]"
@@ -145,6 +150,7 @@ def from_function(
         >>> from_function(O3, lambda g: np.linalg.det(g) * g, name="pseudovector").size
         3
     """
+    check_is_group(group)
     n = len(_value(rho, np.eye(group.d), name, "rho(1)"))
     discrete = [_value(rho, h, name, f"rho(h_{i})", n) for i, h in enumerate(group.discrete_generators)]
     lie = []

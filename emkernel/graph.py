@@ -15,10 +15,12 @@ the value of an invariant form, :func:`interval_graph`. A symplectic form choose
 from __future__ import annotations
 
 import math
+from numbers import Real
 
 import torch
 from torch import Tensor
 
+from ._arguments import array_of
 from ._periodic import near_images, nearest
 from ._search import Points, dense_search, tree_knn, tree_radius
 
@@ -111,9 +113,8 @@ def radius_graph(
 
     Source: the neighbourhoods of the point convolution, eq. 13 of arXiv 2212.06096.
     """
-    r = float(r)
-    if not (math.isfinite(r) and r > 0):
-        raise ValueError(f"r is {r}, expected a finite radius > 0 in the units of pos.")
+    if not (isinstance(r, Real) and math.isfinite(r) and r > 0):
+        raise ValueError(f"r is {r!r}, expected a finite radius > 0 in the units of pos.")
     points = _checked_points(pos, batch, query, query_batch, loop, metric)
     if points is None:
         return torch.empty(2, 0, dtype=torch.int64, device=pos.device)
@@ -226,9 +227,8 @@ def interval_graph(
 
     Source: the neighbourhoods of the point convolution, eq. 13 of arXiv 2212.06096, for an indefinite form.
     """
-    r = float(r)
-    if not (math.isfinite(r) and r > 0):
-        raise ValueError(f"r is {r}, expected a finite number > 0 in the units of pos.")
+    if not (isinstance(r, Real) and math.isfinite(r) and r > 0):
+        raise ValueError(f"r is {r!r}, expected a finite number > 0 in the units of pos.")
     _check_positions("pos", pos, None)
     batch = _checked_batch("batch", batch, len(pos), pos.device)
     form = _symmetric("form", form, pos.shape[1]).to(pos.device)
@@ -238,7 +238,7 @@ def interval_graph(
         for rows in cloud.split(max(1, 4_000_000 // (len(cloud) * x.shape[1] + 1))):
             v = x[rows, None] - x[cloud]
             q = ((v @ form) * v).sum(2).abs()
-            near = (q <= limit) & ((rows[:, None] != cloud) | loop)
+            near = (q <= limit) & ((rows[:, None] != cloud) | bool(loop))
             order = q.masked_fill(~near, math.inf).argsort(dim=1, stable=True)
             row, rank = near.gather(1, order).nonzero(as_tuple=True)
             found.append(torch.stack([cloud[order[row, rank]], rows[row]]))
@@ -266,8 +266,10 @@ def random_subset(batch: Tensor, n: int, *, generator: torch.Generator | None = 
 
     Source: the random downsampling between layers, section 5.2 of arXiv 2212.06096.
     """
-    if isinstance(n, bool) or not isinstance(n, int) or n < 0:
+    if isinstance(n, bool) or not isinstance(n, int) or not 0 <= n < 2**63:
         raise ValueError(f"n is {n!r}, expected an integer >= 0: the points to keep of each cloud.")
+    if not isinstance(generator, torch.Generator | None):
+        raise TypeError(f"generator is {type(generator).__name__}, expected a torch.Generator or None.")
     batch = _checked_batch("batch", batch, None, None)
     device = batch.device if generator is None else generator.device
     key = torch.rand(len(batch), dtype=torch.float64, generator=generator, device=device).to(batch.device)
@@ -316,6 +318,8 @@ def _check_positions(name: str, pos: Tensor, like: Tensor | None) -> None:
     if not isinstance(pos, Tensor) or not pos.is_floating_point():
         kind = f"a tensor of {pos.dtype}" if isinstance(pos, Tensor) else type(pos).__name__
         raise ValueError(f"{name} is {kind}, expected a floating-point tensor of positions.")
+    if pos.layout != torch.strided or pos.device.type == "meta":
+        raise ValueError(f"{name} is {pos.layout} on {pos.device}, expected a dense tensor that has values.")
     if pos.ndim != 2 or pos.shape[1] < 1:
         raise ValueError(
             f"{name} has shape {tuple(pos.shape)}, expected (N, d) with d >= 1: concatenate the clouds and "
@@ -376,7 +380,7 @@ def _checked_batch(
 
 def _symmetric(name: str, matrix: Tensor, d: int) -> Tensor:
     """The (d, d) matrix of a quadratic form, in float64 on the CPU, exactly symmetric."""
-    s = torch.as_tensor(matrix).detach().to("cpu", torch.float64)
+    s = torch.from_numpy(array_of(matrix, name).astype(float))
     if s.shape != (d, d):
         raise ValueError(f"{name} has shape {tuple(s.shape)}, expected ({d}, {d}) to go with pos.")
     scale = float(s.abs().max())

@@ -26,8 +26,10 @@ def numpy_generator(generator: torch.Generator | np.random.Generator | int | Non
     """
     if isinstance(generator, np.random.Generator):
         return generator
-    if isinstance(generator, int):
+    if isinstance(generator, (int, np.integer)) and generator >= 0:
         return np.random.default_rng(generator)
+    if not isinstance(generator, torch.Generator | None):
+        raise TypeError(f"generator must be a torch.Generator, a numpy Generator or a seed >= 0, got {generator!r:.80}")
     device = "cpu" if generator is None else generator.device
     seed = torch.randint(0, 2**62, (1,), generator=generator, device=device).item()
     return np.random.default_rng(int(seed))

@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 
 from .errors import GroupError, RepError
 from .given import GivenRep
-from .matrix_group import MatrixGroup
+from .matrix_group import MatrixGroup, check_is_group
 from .rep import Rep
 from .solver.irreps import irrep_table
 
@@ -180,6 +180,7 @@ def _turns(l: int) -> np.ndarray:
 
 
 def _check_orthogonal(group: MatrixGroup) -> None:
+    check_is_group(group)
     h, A = group.discrete_generators, group.lie_algebra
     if group.d != 3:
         raise GroupError(

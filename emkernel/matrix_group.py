@@ -101,6 +101,8 @@ class MatrixGroup:
             >>> MatrixGroup.from_emlp(emlp.groups.D(5)).order
             10
         """
+        if not all(hasattr(group, name) for name in ("d", "discrete_generators", "lie_algebra")):
+            raise GroupError(f"from_emlp takes a group of emlp, got {type(group).__name__}")
         d = int(group.d)
 
         def dense(name: str) -> list[np.ndarray]:
@@ -433,3 +435,9 @@ class MatrixGroup:
                     "infinite group. Write it in full precision, or take "
                     f"MatrixGroup.polished({self.name!r}, generators), or pass trust_digits=True if it is meant."
                 )
+
+
+def check_is_group(group) -> None:
+    """Raise GroupError unless this is a MatrixGroup."""
+    if not isinstance(group, MatrixGroup):
+        raise GroupError(f"expected a MatrixGroup, got {type(group).__name__}: {group!r:.60}")

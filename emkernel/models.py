@@ -64,6 +64,28 @@ def match_channels(build: Callable[[int], nn.Module], target: int | nn.Module, t
     return best
 
 
+def _field(batch: GraphBatch, name: str, width: int | None = None) -> torch.Tensor:
+    """``batch.x[name]``: (N, width), or (N,) classes."""
+    if not isinstance(batch, GraphBatch):
+        raise TypeError(f"expected a GraphBatch, got {type(batch).__name__}")
+    x, shape = batch.x.get(name), (batch.pos.shape[0], *(() if width is None else (width,)))
+    if not isinstance(x, torch.Tensor) or x.shape != shape:
+        given = tuple(x.shape) if isinstance(x, torch.Tensor) else f"nothing, among {sorted(batch.x)}"
+        raise ValueError(f"x[{name!r}] of the batch is {given}, expected {shape}")
+    return x
+
+
+def _one_hot(classes: torch.Tensor, many: int, name: str, dtype: torch.dtype) -> torch.Tensor:
+    """(N,) integers -> (N, many); their range is looked at on the CPU."""
+    if classes.dtype != torch.int64:
+        raise TypeError(f"{name} has dtype {classes.dtype}, expected the classes as int64")
+    if classes.device.type == "cpu" and not torch.compiler.is_compiling() and len(classes):
+        low, high = int(classes.min()), int(classes.max())
+        if not 0 <= low <= high < many:
+            raise ValueError(f"{name} holds classes from {low} to {high}, the network knows 0 to {many - 1}")
+    return nn.functional.one_hot(classes, many).to(dtype)
+
+
 class MoleculeNet(EquivariantModule):
     """A property of a molecule from its atoms, with bond and atom types in the kernel (paper, section 5.3).
 
@@ -141,6 +163,11 @@ class MoleculeNet(EquivariantModule):
     def graph(self, batch: GraphBatch) -> tuple[Neighbours, torch.Tensor]:
         """The neighbours, and the bond class of each of their edges (0 where the atoms are not bonded)."""
         n = len(batch.pos)
+        if batch.edge_index is None or batch.edge_attr.get("bond") is None:
+            raise ValueError("the batch has no edge_index with edge_attr['bond']: the bonds of the molecules")
+        if batch.edge_attr["bond"].shape != batch.edge_index.shape[1:]:
+            bond, edges = (tuple(t.shape) for t in (batch.edge_attr["bond"], batch.edge_index))
+            raise ValueError(f"edge_attr['bond'] has shape {bond} for an edge_index of {edges}: one class per edge")
         if self.radius is None:
             edges, bond = batch.edge_index, batch.edge_attr["bond"]
         else:
@@ -154,12 +181,11 @@ class MoleculeNet(EquivariantModule):
         return graph.sorted, graph.sort(bond)
 
     def forward(self, batch: GraphBatch) -> torch.Tensor:
-        z, pos = batch.x["z"], batch.pos
+        z, pos = _field(batch, "z"), batch.pos
         graph, bond = self.graph(batch)
-        one_hot = nn.functional.one_hot
-        types, attr = one_hot(z, self.atoms).to(pos.dtype), []
+        types, attr = _one_hot(z, self.atoms, "x['z']", pos.dtype), []
         if "bonds" in self.attributes:
-            attr.append(one_hot(bond, self.bonds).to(pos.dtype))
+            attr.append(_one_hot(bond, self.bonds, "edge_attr['bond']", pos.dtype))
         if "atoms" in self.attributes:
             attr += [types[graph.source], types[graph.target]]
         attr = torch.cat(attr, 1) if attr else None
@@ -277,7 +303,7 @@ class ShapeNet(EquivariantModule):
         pos, index = batch.pos, batch.batch
         x = pos.new_ones(len(pos), 1)
         if self.normal is not None:
-            x = torch.cat([x, self.normal(batch.x["normal"])], 1)
+            x = torch.cat([x, self.normal(_field(batch, "normal", self.group.d))], 1)
         for block, (keep, graph) in zip(self.blocks, self.graphs(batch) if graphs is None else graphs):
             x = block((x, x[keep]), (pos, pos[keep]), graph)
             pos, index = pos[keep], index[keep]
@@ -330,7 +356,7 @@ class ParticleNet(EquivariantModule):
         self.register_buffer("scale", torch.tensor(float(scale)))
 
     def forward(self, batch: GraphBatch) -> torch.Tensor:
-        pos, vel, charge = batch.pos, batch.x["vel"], batch.x["charge"]
+        vel, charge, pos = _field(batch, "vel", self.group.d), _field(batch, "charge", 1), batch.pos
         graph = Neighbours.of(batch.edge_index, len(pos)).sorted
         i, j, attr = graph.target, graph.source, []
         if "charges" in self.attributes:

@@ -101,6 +101,8 @@ def get(name: str) -> MatrixGroup:
         >>> get("SO(4)").d, get("Opq(2, 1)").d, get("4/mmm").order, get("inf/mm").name
         (4, 3, 16, 'O2zInv')
     """
+    if not isinstance(name, str):
+        raise GroupError(f"a group is looked up by its name, got {type(name).__name__}")
     name = name.strip()
     if name in _MEMBERS:
         return _MEMBERS[name]()

@@ -821,7 +821,7 @@ def test_hdf5_folder(tmp_path, normals):
         (lambda a: a | {"data": a["data"][:, :, :2]}, "expected"),
         (lambda a: a | {"label": a["label"][1:]}, "expected"),
         (lambda a: a | {"label": a["label"] + 1.5}, "float"),
-        (lambda a: a | {"label": a["label"] + 1}, "names 2 classes"),
+        (lambda a: a | {"label": a["label"] + 1}, "there are 2 classes"),
         (lambda a: a | {"label": a["label"] - 1}, "labels run from -1"),
         (lambda a: a | {"data": a["data"] * np.nan}, "not finite"),
         (lambda a: a | {"normal": a["normal"][:1]}, "normals"),

@@ -223,7 +223,7 @@ def test_vectors_that_do_not_fit_are_refused():
     pos, x, index = randn(3, 3), randn(3, 5), torch.tensor([[0, 1], [1, 2]])
     with pytest.raises(ValueError, match="edge_vec has 3 rows for 2 edges"):
         layer()(x, pos, index, edge_vec=torch.zeros(3, 3).double())
-    with pytest.raises(TypeError, match="edge_vec has dtype torch.float32, pos torch.float64"):
+    with pytest.raises(TypeError, match="edge_vec has dtype torch.float32, the layer torch.float64"):
         layer()(x, pos, index, edge_vec=torch.zeros(2, 3))
     with pytest.raises(ValueError, match=r"edge_vec has shape \(2, 2\), expected \(E, 3\)"):
         layer()(x, pos, index, edge_vec=torch.zeros(2, 2).double())

@@ -384,6 +384,37 @@ def test_a_killed_run_is_usable(where, kept, whole, tmp_path):
     assert same_weights(whole[0], out) and without_times(rows(whole[0])) == without_times(rows(out))
 
 
+class Killed(BaseException):
+    """Nothing in the library catches it, as nothing catches SIGKILL."""
+
+
+def test_a_run_killed_at_any_file_loses_nothing(whole, tmp_path, monkeypatch):
+    replaced, limit = [], 10**9
+    replace = os.replace
+
+    def counted(source, target):
+        if len(replaced) == limit:
+            raise Killed
+        replaced.append(Path(target).name)
+        replace(source, target)
+
+    monkeypatch.setattr(_keep.os, "replace", counted)
+    train(G, tiny(), tmp_path / "counted", progress=False)
+    files = list(replaced)
+    assert {"config.json", "best.ckpt", "metrics.csv", "last.ckpt", "results.json"} == set(files)
+    # the last epoch, which nothing after it would write again, and the end
+    for at in range(files.index("last.ckpt", files.index("last.ckpt") + 1) + 1, len(files)):
+        out, limit = tmp_path / f"killed{at}", at
+        replaced.clear()
+        with pytest.raises(Killed):
+            train(G, tiny(), out, progress=False)
+        limit = 10**9
+        train(G, tiny(), out, resume=True, progress=False)
+        assert without_times(rows(whole[0])) == without_times(rows(out)), f"killed before {files[at]}"
+        assert same_weights(whole[0], out) and (out / "results.json").exists()
+        assert not list(out.rglob("*.part"))
+
+
 def test_a_json_is_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "a.json"
     _keep.write_json(path, {"a": 1})

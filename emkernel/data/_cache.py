@@ -31,7 +31,10 @@ def cached_arrays(
     """
     digest = hashlib.sha256(f"{_VERSION} {kind}\n".encode())
     for file in files:
-        stat = file.stat()
+        try:
+            stat = file.stat()
+        except OSError as error:
+            raise DataError(f"{file} cannot be read ({error}).") from error
         digest.update(f"{file.parent.name}/{file.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     key = digest.hexdigest()
     folder = _folder()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import re
 import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,28 @@ import numpy as np
 
 from ..errors import DataError
 
-__all__ = ["read_hdf5", "read_npz", "read_off"]
+__all__ = ["is_single", "read_hdf5", "read_npz", "read_off", "read_text", "require_plausible"]
+
+# contents are at most so many times as long as the file that holds them, and these bytes; point clouds and molecules
+# compress to a half or a tenth
+EXPANSION, SLACK = 200, 2**24
+
+
+def is_single(x: np.ndarray) -> np.ndarray:
+    """Where numbers are finite, also in single precision and after they are subtracted."""
+    return np.abs(x) <= np.finfo(np.float32).max / 4
+
+
+def read_text(path: Path, encoding: str = "latin-1") -> str:
+    """The whole of a text file.
+
+    Raises:
+        DataError: it cannot be read, or is not text of this encoding.
+    """
+    try:
+        return Path(path).read_text(encoding=encoding)
+    except (OSError, UnicodeError) as error:
+        raise DataError(f"{path} cannot be read as text ({error}).") from error
 
 
 def read_npz(path: Path, required: Sequence[str]) -> dict[str, np.ndarray]:
@@ -25,23 +47,19 @@ def read_npz(path: Path, required: Sequence[str]) -> dict[str, np.ndarray]:
         The arrays by name.
 
     Raises:
-        DataError: if the file is missing, truncated, not an npz archive, or lacks a required array.
+        DataError: if the file is missing, truncated, not an npz archive, lacks a required array, or announces more
+            than a file of its size holds.
     """
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        with zipfile.ZipFile(path) as archive:
+            members = [member for member in archive.infolist() if member.filename.endswith(".npy")]
+            require_plausible(path, sum(member.file_size for member in members))
+            arrays = {member.filename.removesuffix(".npy"): _member(archive, member) for member in members}
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist.") from error
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+    except DataError:
+        raise
+    except Exception as error:  # whatever a parser of foreign bytes trips over
         raise DataError(
             f"{path} cannot be read as an .npz archive ({error}): truncated download, or another format?"
         ) from error
@@ -49,6 +67,34 @@ def read_npz(path: Path, required: Sequence[str]) -> dict[str, np.ndarray]:
     if missing:
         raise DataError(f"{path} lacks the arrays {missing}; it has {sorted(arrays)}.")
     return arrays
+
+
+def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    """One array of an archive, allocated only if its header announces as many numbers as there are."""
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{member.filename} is compressed in a way that numpy does not write")
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, _, dtype = read[version](file)
+        if dtype.hasobject:
+            raise ValueError(f"{member.filename} holds objects, which are not loaded")
+        if math.prod(shape) * dtype.itemsize != member.file_size - file.tell():
+            raise ValueError(f"{member.filename} announces {shape} of {dtype}, which is not its length")
+    with archive.open(member) as file:
+        array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
+        file.read()  # to the end, where the checksum is compared
+    return array.astype(dtype.newbyteorder("="), copy=False)
+
+
+def require_plausible(path: Path, size: int) -> None:
+    """Raise DataError where a file announces much more than it can hold: it is damaged, or made to fill the memory."""
+    limit = EXPANSION * path.stat().st_size + SLACK
+    if size > limit:
+        raise DataError(
+            f"{path} announces {size} bytes of contents, more than {EXPANSION} times its length: it is damaged, or not "
+            "what it claims to be."
+        )
 
 
 def read_off(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -66,10 +112,7 @@ def read_off(path: Path) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         DataError: if the file is missing, truncated or garbled, naming the line.
     """
-    try:
-        text = Path(path).read_text(encoding="latin-1")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error}).") from error
+    text = read_text(path)
     lines, numbers = [], []
     for number, line in enumerate(text.split("\n"), 1):
         line = line.split("#", 1)[0].strip() if "#" in line else line.strip()
@@ -98,11 +141,13 @@ def read_off(path: Path) -> tuple[np.ndarray, np.ndarray]:
     sides = [line.split(None, 1)[0] for line in lines[middle:end]]
     triangles = []
     for side in sorted(set(sides)):
-        if not side.isdigit() or int(side) < 1:
-            number = numbers[middle + sides.index(side)]
+        first = middle + sides.index(side)
+        if not re.fullmatch("[0-9]{1,9}", side) or int(side) < 1:
             raise DataError(
-                f"{path}, line {number}: a face begins with {side!r}, expected its number of vertices."
+                f"{path}, line {numbers[first]}: a face begins with {side[:20]!r}, expected its number of vertices."
             )
+        if len(lines[first].split()) <= int(side):
+            raise DataError(f"{path}, line {numbers[first]}: fewer than {side} vertex indices.")
         which = [middle + f for f, s in enumerate(sides) if s == side]
         corners = _table(
             path,
@@ -169,6 +214,15 @@ def read_hdf5(path: Path, required: Sequence[str], optional: Sequence[str] = ())
             missing = [name for name in required if name not in file]
             if missing:
                 raise DataError(f"{path} lacks the arrays {missing}; it has {sorted(file)}.")
-            return {name: np.asarray(file[name]) for name in (*required, *optional) if name in file}
-    except (OSError, KeyError, RuntimeError, TypeError) as error:
+            found = {name: file[name] for name in (*required, *optional) if name in file}
+            for name, data in found.items():
+                if not isinstance(data, h5py.Dataset) or data.dtype.kind not in "iuf":
+                    raise DataError(f"{path}: {name} is no array of numbers.")
+            # a chunk is read whole, and may be longer than the array
+            lengths = [max(data.size, math.prod(data.chunks or ())) * data.dtype.itemsize for data in found.values()]
+            require_plausible(path, sum(lengths))
+            return {name: data[()].astype(data.dtype.newbyteorder("="), copy=False) for name, data in found.items()}
+    except DataError:
+        raise
+    except Exception as error:  # whatever the library trips over
         raise DataError(f"{path} cannot be read as HDF5 ({error}): missing or truncated?") from error

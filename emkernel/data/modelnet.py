@@ -12,13 +12,14 @@ import torch
 
 from ..errors import DataError
 from ._cache import cached_arrays
-from .formats import read_hdf5, read_npz, read_off
+from .formats import is_single, read_hdf5, read_npz, read_off, read_text
 from .ragged import PointClouds
 
 __all__ = ["load_modelnet", "sample_mesh"]
 
 _PARTS = ("train", "val", "test")
 _VAL_FRACTION = 0.2
+MOST_CLASSES = 2**16  # where labels have no names
 
 
 def load_modelnet(
@@ -133,7 +134,7 @@ def sample_mesh(
 
 def _read_compact(path: Path, n_points: int, seed: int) -> tuple[dict[str, np.ndarray], list[str]]:
     arrays = read_npz(path, ("pos", "label", "classes", "split"))
-    pos, label, names = arrays["pos"], arrays["label"], [str(name) for name in arrays["classes"]]
+    pos, label, names = arrays["pos"], arrays["label"], [str(name) for name in arrays["classes"].reshape(-1)]
     normal = arrays.get("normal")
     _check_clouds(path, pos, normal, label, names)
     if arrays["split"].shape != label.shape or not np.isin(arrays["split"], (0, 1, 2)).all():
@@ -147,36 +148,33 @@ def _sampled_files(root: Path, part: str) -> list[Path]:
     listed = root / f"{part}_files.txt"
     if not listed.is_file():
         return sorted(root.glob(f"ply_data_{part}*.h5"))
-    files = [root / Path(line).name for line in listed.read_text(encoding="utf-8").split()]
-    missing = [file.name for file in files if not file.is_file()]
+    present = {file.name: file for file in root.glob("*.h5")}
+    names = [Path(line).name for line in read_text(listed, "utf-8").split()]
+    missing = [name for name in names if name not in present]
     if missing:
         raise DataError(
-            f"{listed} names {', '.join(missing)}, which {root} does not have: incomplete download?"
+            f"{listed} names {', '.join(missing)[:200]}, which {root} does not have: incomplete download?"
         )
-    return files
+    return [present[name] for name in names]
 
 
 def _read_sampled(
     root: Path, files: list[Path], n_points: int, seed: int
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     parts = [read_hdf5(file, ("data", "label"), ("normal",)) for file in files]
+    listed = root / "shape_names.txt"
+    names = read_text(listed, "utf-8").split() if listed.is_file() else None
     for file, part in zip(files, parts, strict=True):
         part["label"] = part["label"].reshape(-1)
-        _check_clouds(file, part["data"], part.get("normal"), part["label"], None)
+        _check_clouds(file, part["data"], part.get("normal"), part["label"], names)
     if len({part["data"].shape[1] for part in parts}) > 1 or len({"normal" in part for part in parts}) > 1:
         raise DataError(
             f"the files ply_data_*.h5 of {root} differ in their numbers of points or in having normals."
         )
     pos, label = (np.concatenate([part[key] for part in parts]) for key in ("data", "label"))
     normal = np.concatenate([part["normal"] for part in parts]) if "normal" in parts[0] else None
-    listed = root / "shape_names.txt"
-    names = [str(i) for i in range(int(label.max(initial=-1)) + 1)]
-    if listed.is_file():
-        names = listed.read_text(encoding="utf-8").split()
-        if len(label) and int(label.max()) >= len(names):
-            raise DataError(
-                f"{listed} names {len(names)} classes, but there are labels up to {int(label.max())}."
-            )
+    if names is None:
+        names = [str(i) for i in range(int(label.max(initial=-1)) + 1)]
     split = np.concatenate(
         [
             np.full(len(part["label"]), 2 if "test" in file.name else 0)
@@ -218,15 +216,14 @@ def _check_clouds(
         raise DataError(
             f"{path}: points {pos.shape} and labels {label.shape} of {label.dtype}, expected (M, n, 3) and M integers."
         )
-    if normal is not None and normal.shape != pos.shape:
-        raise DataError(f"{path}: normals {normal.shape} for points {pos.shape}.")
-    finite = np.isfinite(pos).all((1, 2))
-    if not finite.all():
-        raise DataError(f"{path}: a point of cloud {int(finite.argmin())} is not finite.")
-    if len(label) and (int(label.min()) < 0 or (names is not None and int(label.max()) >= len(names))):
-        raise DataError(
-            f"{path}: labels run from {label.min()} to {label.max()} for {len(names or [])} classes."
-        )
+    for what, a in (("points", pos), ("normals", pos if normal is None else normal)):
+        if a.shape != pos.shape or a.dtype.kind not in "iuf":
+            raise DataError(f"{path}: {what} {a.shape} of {a.dtype} for points {pos.shape}, expected as many numbers.")
+        if not (finite := is_single(a).all((1, 2))).all():
+            raise DataError(f"{path}: one of the {what} of cloud {int(finite.argmin())} is not finite.")
+    most = MOST_CLASSES if names is None else len(names)
+    if len(label) and not 0 <= int(label.min()) <= int(label.max()) < most:
+        raise DataError(f"{path}: labels run from {label.min()} to {label.max()}, but there are {most} classes.")
 
 
 def _normalised(
@@ -249,7 +246,10 @@ def _normalised(
 
 def _unit_ball(pos: np.ndarray) -> np.ndarray:
     """Clouds (M, n, 3) centred on the mean of their points, the farthest point at distance one; float32."""
+    pos = pos.astype(pos.dtype if pos.dtype.kind == "f" and pos.dtype.itemsize >= 4 else np.float64, copy=False)
     centred = pos - pos.mean(1, keepdims=True, dtype=np.float64).astype(pos.dtype)
+    # by a power of two, which rounds nothing, so that squares of coordinates of any size are in range
+    centred = np.ldexp(centred, -np.frexp(np.abs(centred).max((1, 2), keepdims=True))[1])
     radius = np.sqrt((centred**2).sum(2).max(1))[:, None, None]
     return (centred / np.where(radius > 0, radius, 1)).astype(np.float32)
 

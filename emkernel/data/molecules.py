@@ -7,18 +7,22 @@ All return flat arrays: ``ptr`` (M + 1,), ``z`` (N,) uint8 atomic numbers, ``pos
 
 from __future__ import annotations
 
+import bz2
 import csv
+import gzip
+import io
 import lzma
 import re
 import tarfile
-import zlib
 from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from ..errors import DataError
+from .formats import is_single, read_text, require_plausible
 
 __all__ = [
     "ATOMIC_NUMBERS",
@@ -36,6 +40,7 @@ XYZ_PROPERTIES = (
 _COVALENT_RADII = np.zeros(10)  # Å; Cordero et al., Dalton Trans. 2832 (2008)
 _COVALENT_RADII[[1, 6, 7, 8, 9]] = 0.31, 0.76, 0.71, 0.66, 0.57
 _MOST_ATOMS = 255
+_COMPRESSED = {b"BZh": bz2.open, b"\x1f\x8b": gzip.open, b"\xfd7zXZ\0": lzma.open}
 
 
 def read_sdf(path: Path) -> dict[str, np.ndarray]:
@@ -62,7 +67,7 @@ def read_sdf(path: Path) -> dict[str, np.ndarray]:
                     continue
                 where = f"{path}, molecule {len(index) + 1}"
                 _sdf_record(where, first, record, atoms, coordinates, bonds, n_atoms, n_bonds)
-                title = re.fullmatch(r"gdb_(\d+)", record[0].strip())
+                title = re.fullmatch(r"gdb_([0-9]{1,18})", record[0].strip())
                 index.append(int(title[1]) if title else len(index) + 1)
                 record, first = [], number + 1
     except OSError as error:
@@ -143,6 +148,8 @@ def read_csv_table(path: Path) -> tuple[list[str], dict[str, np.ndarray]]:
         with open(path, encoding="latin-1", newline="") as file:
             reader = csv.reader(file)
             header = next(reader, [])
+            if not header:
+                raise DataError(f"{path}, line 1: nothing, expected the names of the columns.")
             for row in reader:
                 if len(row) != len(header):
                     raise DataError(
@@ -205,20 +212,44 @@ def read_xyz(source: Path | list[Path]) -> tuple[dict[str, np.ndarray], dict[str
 
 def _listed(files: Iterable[Path]) -> Iterator[tuple[str, str]]:
     for file in files:
-        try:
-            yield str(file), file.read_text(encoding="latin-1")
-        except OSError as error:
-            raise DataError(f"{file} cannot be read ({error}).") from error
+        yield str(file), read_text(file)
+
+
+class _Decompressed(io.RawIOBase):
+    """The contents of an archive, no more than a file of its size may hold."""
+
+    def __init__(self, path: Path, file: IO[bytes]):
+        self.path, self.file, self.total = path, file, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        data = self.file.read(len(buffer))
+        self.total += len(data)
+        require_plausible(self.path, self.total)
+        buffer[: len(data)] = data
+        return len(data)
 
 
 def _archived(path: Path) -> Iterator[tuple[str, str]]:
     try:
-        with tarfile.open(path, "r|*") as archive:
+        with open(path, "rb") as raw:
+            magic = raw.read(6)
+        opened = next((opens for begin, opens in _COMPRESSED.items() if magic.startswith(begin)), open)
+        with (
+            opened(path, "rb") as file,
+            tarfile.open(fileobj=_Decompressed(path, file), mode="r|") as archive,
+        ):
             for member in archive:
-                content = archive.extractfile(member) if member.name.endswith(".xyz") else None
-                if content is not None:
+                if not member.name.endswith(".xyz"):
+                    continue
+                require_plausible(path, member.size)  # of which a sparse member has little in the file
+                if (content := archive.extractfile(member)) is not None:
                     yield f"{path}, {member.name}", content.read().decode("latin-1")
-    except (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # whatever a parser of foreign bytes trips over
         raise DataError(f"{path} cannot be read as an archive ({error}): missing or truncated?") from error
 
 
@@ -234,6 +265,8 @@ def _xyz_molecule(name: str, text: str) -> tuple[int, list[float], list[int], np
         if len(fields) != 2 + len(XYZ_PROPERTIES):
             raise ValueError(f"{len(fields)} fields, expected gdb, an index and 15 properties")
         index, properties = int(fields[1]), [float(f) for f in fields[2:]]
+        if not 0 <= index < 10**18:
+            raise ValueError(f"an index of {len(fields[1])} characters")
         symbols, pos = [], np.empty((n, 3))
         for line in range(2, 2 + n):
             symbol, x, y, z, _ = lines[line].split()[:5]  # the charge shows that z is whole
@@ -245,7 +278,7 @@ def _xyz_molecule(name: str, text: str) -> tuple[int, list[float], list[int], np
         raise DataError(f"{name}, line {line + 1}: element {error}, expected H, C, N, O or F.") from error
     except ValueError as error:
         raise DataError(f"{name}, line {line + 1}: {lines[line][:60]!r} cannot be read ({error}).") from error
-    if not (np.isfinite(pos).all() and np.isfinite(properties).all()):
+    if not (is_single(pos).all() and np.isfinite(properties).all()):
         raise DataError(f"{name}: a coordinate or a property is not finite.")
     return index, properties, symbols, pos
 
@@ -296,11 +329,8 @@ def read_index_list(path: Path) -> np.ndarray:
     Raises:
         DataError: if the file is missing or lists nothing.
     """
-    try:
-        text = path.read_text(encoding="latin-1")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error}).") from error
-    index = np.array([int(number) for number in re.findall(r"^\s*(\d+)\s+\S", text, re.MULTILINE)], np.int64)
+    found = re.findall(r"^\s*([0-9]{1,18})\s+\S", read_text(path), re.MULTILINE)
+    index = np.array([int(number) for number in found], np.int64)
     if not len(index):
         raise DataError(f"{path} lists no molecule: truncated? Remove it to keep all molecules.")
     return index
@@ -311,7 +341,7 @@ def _flat(
 ) -> dict[str, np.ndarray]:  # fmt: skip
     pos = np.array(coordinates, np.float64).reshape(-1, 3)
     ptr = np.concatenate([[0], np.cumsum(np.array(n_atoms, np.int64))])
-    finite = np.isfinite(pos).all(1)
+    finite = is_single(pos).all(1)
     if not finite.all():
         molecule = int(np.searchsorted(ptr, int(finite.argmin()), "right"))
         raise DataError(f"{where}: a coordinate of molecule {molecule} is not finite.")

@@ -11,7 +11,7 @@ import torch
 
 from ..errors import DataError
 from ._cache import cached_arrays
-from .formats import read_npz
+from .formats import is_single, read_npz
 from .molecules import ATOMIC_NUMBERS, read_csv_table, read_index_list, read_sdf, read_xyz
 from .ragged import RaggedGraphs
 
@@ -21,6 +21,16 @@ ATOM_CLASSES = tuple(ATOMIC_NUMBERS)
 BOND_CLASSES = ("unknown", "single", "double", "triple", "aromatic")
 HARTREE = 27211.386245988  # meV, CODATA 2018
 _SPLIT = (110_000, 10_000, 10_831)
+# the arrays of a compact file: kinds of numbers and dimensions of each
+_COMPACT = {
+    "ptr": ("iu", 1),
+    "z": ("iu", 1),
+    "pos": ("iuf", 2),
+    "bond_ptr": ("iu", 1),
+    "bonds": ("iu", 2),
+    "bond_order": ("iu", 1),
+    "split": ("iu", 1),
+}
 
 
 class Target(NamedTuple):
@@ -104,6 +114,8 @@ def load_qm9(root: str | os.PathLike[str], target: str = "mu", seed: int = 0) ->
         free = np.array(QM9_TARGETS[target].atoms or [0.0] * len(ATOM_CLASSES))[classes[arrays["z"]]]
         # of each molecule; none is without atoms
         y = (y - np.add.reduceat(free, arrays["ptr"][:-1])) * QM9_TARGETS[target].scale
+    if not (usable := is_single(y)).all():
+        raise DataError(f"{where}: {target} of molecule {int(usable.argmin()) + 1} is {y[usable.argmin()]:.3g}.")
     data = RaggedGraphs(
         torch.from_numpy(np.ascontiguousarray(arrays["pos"], dtype=np.float32)),
         torch.from_numpy(arrays["ptr"].astype(np.int64)),
@@ -128,7 +140,7 @@ def _compact_file(root: Path, target: str) -> Path | None:
 
 def _read_compact(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a compact file, after checking that they fit together."""
-    arrays = read_npz(path, ("ptr", "z", "pos", "bond_ptr", "bonds", "bond_order", "split"))
+    arrays = read_npz(path, tuple(_COMPACT))
     ptr, z, pos, bond_ptr, bonds = (arrays[name] for name in ("ptr", "z", "pos", "bond_ptr", "bonds"))
     order, split = arrays["bond_order"], arrays["split"]
     targets = [name for name in QM9_TARGETS if name in arrays]
@@ -137,27 +149,27 @@ def _read_compact(path: Path) -> dict[str, np.ndarray]:
         if not holds:
             raise DataError(f"{path}: {complaint}: not the compact QM9 format, or garbled.")
 
+    for name, (kinds, ndim) in (_COMPACT | dict.fromkeys(targets, ("iuf", 1))).items():
+        a = arrays[name]
+        fits = a.dtype.kind in kinds and a.ndim == ndim
+        check(fits, f"{name} has shape {a.shape} and type {a.dtype}")
     for name, p, rows in (("ptr", ptr, z), ("bond_ptr", bond_ptr, bonds)):
-        fits = p.ndim == 1 and p.dtype.kind in "iu" and len(p) > 0 and p[0] == 0 and p[-1] == len(rows)
-        check(
-            fits and bool((np.diff(p.astype(np.int64)) >= 0).all()),
-            f"{name} does not ascend from 0 to {len(rows)}",
-        )
-    check(
-        z.ndim == 1 and bool(np.isin(z, list(ATOMIC_NUMBERS.values())).all()),
-        "z has an element beyond H C N O F",
-    )
+        fits = len(p) > 0 and p[0] == 0 and p[-1] == len(rows) and bool((np.diff(p.astype(np.int64)) >= 0).all())
+        check(fits, f"{name} does not ascend from 0 to {len(rows)}")
+    check(bool(np.isin(z, list(ATOMIC_NUMBERS.values())).all()), "z has an element beyond H C N O F")
     check(pos.shape == (len(z), 3), f"pos has shape {pos.shape} for {len(z)} atoms")
-    check(bool(np.isfinite(pos).all()), "pos is not finite")
+    check(bool(is_single(pos).all()), "pos is not finite")
     check(
         len(bond_ptr) == len(ptr) and bonds.shape == (len(order), 2),
         "bonds, bond_ptr and bond_order do not fit",
     )
-    check(bonds.dtype.kind in "iu" and order.dtype.kind in "iu", "bonds are not integers")
     size = np.repeat(np.diff(ptr), np.diff(bond_ptr))[:, None]
     check(bool(((bonds >= 0) & (bonds < size)).all()), "a bond leaves its molecule")
     check(bool(((order >= 0) & (order < len(BOND_CLASSES))).all()), "bond_order goes beyond 0 .. 4")
-    check(split.shape == (len(ptr) - 1,), f"split has shape {split.shape} for {len(ptr) - 1} molecules")
+    check(
+        split.shape == (len(ptr) - 1,) and bool(np.isin(split, (0, 1, 2)).all()),
+        f"split is not 0, 1 or 2 for each of {len(ptr) - 1} molecules",
+    )
     for name in targets:
         fits = arrays[name].shape == split.shape and bool(np.isfinite(arrays[name]).all())
         check(fits, f"{name} is not one finite value for each molecule")

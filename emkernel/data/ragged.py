@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from .._arguments import array_of
 from ..batch import GraphBatch
 
 __all__ = ["PointClouds", "RaggedGraphs", "as_is"]
@@ -67,6 +69,9 @@ class RaggedGraphs(Dataset[GraphBatch]):
         node_target: bool = False,
         cell: Tensor | None = None,
     ) -> None:
+        named = {f"x[{k!r}]": t for k, t in (x or {}).items()}
+        named |= {f"edge_attr[{k!r}]": t for k, t in (edge_attr or {}).items()}
+        _check_tensors({"pos": pos, "y": y, "edges": edges, "cell": cell} | named)
         self.pos, self.y, self.x, self.cell = pos, y, dict(x or {}), cell
         self.ptr = _checked_ptr("ptr", ptr, len(pos))
         self.node_target = node_target
@@ -191,6 +196,7 @@ class PointClouds(Dataset[GraphBatch]):
     def __init__(
         self, pos: Tensor, label: Tensor, classes: Sequence[str], normal: Tensor | None = None
     ) -> None:
+        _check_tensors({"pos": pos, "label": label, "normal": normal})
         if (
             pos.ndim != 3
             or label.shape != pos.shape[:1]
@@ -231,8 +237,14 @@ class PointClouds(Dataset[GraphBatch]):
         return f"PointClouds({len(self)} clouds of {n} points, d={d}, {len(self.classes)} classes)"
 
 
+def _check_tensors(given: Mapping[str, Tensor | None]) -> None:
+    for name, t in given.items():
+        if t is not None and (not isinstance(t, Tensor) or not t.ndim or t.layout != torch.strided):
+            raise ValueError(f"{name} must be a dense tensor, got {t!r:.80}")
+
+
 def _checked_ptr(name: str, ptr: Tensor, rows: int) -> Tensor:
-    ptr = torch.as_tensor(ptr).to(torch.int64)
+    ptr = torch.from_numpy(array_of(ptr, name).astype(np.int64))
     if (
         ptr.ndim != 1
         or len(ptr) < 1
@@ -247,7 +259,10 @@ def _checked_ptr(name: str, ptr: Tensor, rows: int) -> Tensor:
 
 
 def _checked_index(indices: Sequence[int] | Tensor, length: int) -> Tensor:
-    index = torch.as_tensor(indices, dtype=torch.int64).reshape(-1)
+    index = array_of(indices, "indices")
+    if index.dtype.kind not in "iu" and index.size:
+        raise ValueError(f"indices are {index.dtype}, expected whole numbers")
+    index = torch.from_numpy(index.astype(np.int64)).reshape(-1)
     if len(index) and not (int(index.min()) >= -length and int(index.max()) < length):
         raise IndexError(
             f"indices run from {int(index.min())} to {int(index.max())} in a data set of {length}."

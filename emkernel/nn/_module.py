@@ -102,12 +102,10 @@ class EquivariantModule(nn.Module):
         self._constants_changed()
 
 
-def check_rep(**reps: Rep | None) -> None:
+def check_rep(*, edge_rep: Rep | None = None, **reps: Rep) -> None:
     """Raise RepError unless all are representations bound to one group."""
     first = None
-    for name, rep in reps.items():
-        if rep is None:
-            continue
+    for name, rep in (reps if edge_rep is None else reps | {"edge_rep": edge_rep}).items():
         if not isinstance(rep, Rep):
             raise RepError(f"{name} must be a Rep, got {type(rep).__name__}")
         if rep.group is None:
@@ -123,17 +121,33 @@ def check_rep(**reps: Rep | None) -> None:
 
 
 def check_features(x: torch.Tensor, rep: Rep, name: str, reference: torch.Tensor | None = None) -> None:
-    """Raise unless x is a floating tensor (..., rep.size), of the dtype of the reference if given."""
-    if not isinstance(x, torch.Tensor):
-        raise TypeError(f"{name} must be a tensor, got {type(x).__name__}")
+    """Raise unless x is a dense floating tensor (..., rep.size), of the dtype and device of the reference if given."""
+    check_tensor(x, name)
     if x.ndim < 1 or x.shape[-1] != rep.size:
         raise RepError(
             f"{name} has shape {tuple(x.shape)}, expected (..., {rep.size}) for the representation {rep}"
         )
+    if reference is not None:
+        check_like(x, reference, name)
+
+
+def check_tensor(x: torch.Tensor, name: str) -> None:
+    """Raise unless x is a dense floating tensor."""
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(x).__name__}")
+    if x.layout != torch.strided:
+        raise TypeError(f"{name} is a sparse tensor ({x.layout}), expected a dense one: {name}.to_dense()")
     if not x.is_floating_point():
         raise TypeError(f"{name} has dtype {x.dtype}, expected a floating type")
-    other = reference is not None and reference.is_floating_point() and x.dtype != reference.dtype
-    if other and not torch.is_autocast_enabled(x.device.type):
+
+
+def check_like(x: torch.Tensor, reference: torch.Tensor, name: str) -> None:
+    """Raise unless x has the device and, outside of autocast, the dtype of the layer."""
+    if x.device != reference.device:
+        raise ValueError(f"{name} is on {x.device}, the layer on {reference.device}: move one of them")
+    # autocast knows no meta device, where there is nothing to cast
+    cast = x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
+    if reference.is_floating_point() and x.dtype != reference.dtype and not cast:
         raise TypeError(
             f"{name} has dtype {x.dtype}, the layer {reference.dtype}: convert one of them "
             f"(layer.to({x.dtype}) or {name}.to({reference.dtype}))"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from .._arguments import whole
 from ..rep import Rep, SumRep
 from ..solver.coupling import couplings
 from ..solver.irreps import Irrep, irrep_table
@@ -37,6 +38,7 @@ class Bilinear(EquivariantModule):
     def __init__(self, rep_left: Rep, rep_right: Rep, rep_out: Rep, width: int = 8):
         super().__init__()
         check_rep(rep_left=rep_left, rep_right=rep_right, rep_out=rep_out)
+        width = whole(width, "width")
         self.rep_left, self.rep_right, self.rep_out = rep_left, rep_right, rep_out
         group, table = rep_left.group, irrep_table(rep_left.group)
         mids = []

@@ -6,6 +6,7 @@ import math
 
 import torch
 
+from .._arguments import whole
 from ..errors import RepError
 from ..ops.contract import ORDERS, cheaper, node_order
 from ..ops.formats import as_edges
@@ -13,7 +14,7 @@ from ..ops.neighbours import Grouped, Neighbours
 from ..ops.segment import BACKENDS, segment_reduce
 from ..rep import Rep
 from ..solver.irreps import irrep_table
-from ._module import EquivariantModule, check_features, check_rep
+from ._module import EquivariantModule, check_features, check_like, check_rep, check_tensor
 from .fixed import FixedKernel
 from .kernel import ImplicitKernel
 from .linear import Linear
@@ -93,8 +94,7 @@ class PointConv(EquivariantModule):
         check_rep(rep_in=rep_in, rep_out=rep_out, edge_rep=edge_rep)
         if contraction not in CONTRACTIONS:
             raise ValueError(f"contraction must be one of {CONTRACTIONS}, got {contraction!r}")
-        if chunk is not None and chunk < 1:
-            raise ValueError(f"chunk must be at least 1 target, got {chunk}")
+        chunk = None if chunk is None else whole(chunk, "chunk")
         if backend not in BACKENDS:
             raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
         if aggr not in ("sum", "mean", "max", "min"):
@@ -143,16 +143,17 @@ class PointConv(EquivariantModule):
             if edge_attr is None and values is not None and self.edge_rep is not None:
                 edge_attr = values[:, None] if values.ndim == 1 else values
             graph = Neighbours.of(edge_index, *sizes, grouped=True if self.chunk is not None else None)
-        for name, given in (("edge_attr", edge_attr), ("edge_vec", edge_vec)):
-            if given is not None and given.shape[0] != graph.num_edges:
-                raise ValueError(f"{name} has {len(given)} rows for {graph.num_edges} edges")
+        if graph.source.device != pos_source.device:
+            raise ValueError(f"the edges are on {graph.source.device}, pos on {pos_source.device}: move one of them")
         if edge_vec is None:
             edge_vec = pos_target[graph.target] - pos_source[graph.source]
-        elif edge_vec.dtype != pos_source.dtype:
-            raise TypeError(f"edge_vec has dtype {edge_vec.dtype}, pos {pos_source.dtype}: convert one of them")
         else:
+            check_tensor(edge_vec, "edge_vec")
+            if edge_vec.shape[:1] != (graph.num_edges,):
+                rows = len(edge_vec) if edge_vec.ndim else "no"
+                raise ValueError(f"edge_vec has {rows} rows for {graph.num_edges} edges")
             edge_vec = graph.sort(edge_vec)
-        edge_attr = None if edge_attr is None else graph.sort(edge_attr)
+        edge_attr = self._sorted(edge_attr, graph)
         self.kernel.check_edges(edge_vec, edge_attr)
         if self.contraction == "kernel" or self.aggr in ("max", "min"):
             out = self._reference(x_source, edge_vec, edge_attr, graph)
@@ -163,6 +164,17 @@ class PointConv(EquivariantModule):
         if self.self_term is not None and x_target is not None:
             out = out + self.self_term(x_target)
         return out
+
+    def _sorted(self, edge_attr: torch.Tensor | None, graph: Neighbours) -> torch.Tensor | None:
+        """The attributes in the order of the graph; the kernel says whether there ought to be any."""
+        if edge_attr is None or self.edge_rep is None:
+            return edge_attr
+        check_features(edge_attr, self.edge_rep, "edge_attr", self.kernel.weight[0])
+        if edge_attr.shape[:-1] != (graph.num_edges,):
+            raise ValueError(
+                f"edge_attr has {edge_attr.shape[0]} rows for {graph.num_edges} edges, shape {tuple(edge_attr.shape)}"
+            )
+        return graph.sort(edge_attr)
 
     def _node_order(self, x, edge_vec, edge_attr, graph: Neighbours) -> torch.Tensor:
         kernel, layout = self.kernel, self.kernel.layout_out
@@ -202,6 +214,9 @@ class PointConv(EquivariantModule):
         return segment_reduce(messages, graph.target, graph.num_targets, self.aggr, self.backend)
 
     def _sides(self, x, pos, size):
+        for name, value in (("x", x), ("pos", pos), ("size", (0, 0) if size is None else size)):
+            if (isinstance(value, (tuple, list)) or name == "size") and len(value) != 2:
+                raise ValueError(f"{name} must be a pair (source, target), got {len(value)} of them")
         x_source, x_target = x if isinstance(x, (tuple, list)) else (x, x)
         pos_source, pos_target = pos if isinstance(pos, (tuple, list)) else (pos, pos)
         if not isinstance(x, (tuple, list)) and pos_target is not pos_source:
@@ -215,13 +230,13 @@ class PointConv(EquivariantModule):
             if not isinstance(p, torch.Tensor) or p.ndim != 2 or p.shape[1] != d:
                 given = tuple(p.shape) if isinstance(p, torch.Tensor) else type(p).__name__
                 raise ValueError(f"{name} must be (N, {d}) for {self.rep_in.group.name}, got {given}")
+            check_tensor(p, name)
+            check_like(p, weight, name)
             if f is not None and (f.ndim != 2 or f.shape[0] != p.shape[0]):
                 raise ValueError(
                     f"x and {name} have {len(f)} and {len(p)} nodes; expected one feature vector (N, "
                     f"{self.rep_in.size}) per point"
                 )
-            if p.dtype != weight.dtype and not torch.is_autocast_enabled(p.device.type):
-                raise TypeError(f"{name} has dtype {p.dtype}, the layer {weight.dtype}: convert one of them")
         if size is not None and tuple(size) != (pos_source.shape[0], pos_target.shape[0]):
             raise ValueError(
                 f"size={tuple(size)} but pos has {len(pos_source)} sources and {len(pos_target)} targets"

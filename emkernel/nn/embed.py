@@ -7,6 +7,7 @@ import math
 import numpy as np
 import torch
 
+from .._arguments import whole
 from ..matrix_group import MatrixGroup
 from ..rep import Rep, SumRep
 from ..solver.irreps import Irrep, irrep_table
@@ -17,6 +18,8 @@ from .nonlinear import Invariants
 from .radial import Pairings, RadialInvariants
 
 __all__ = ["EdgeEmbedding", "Harmonics"]
+
+FAR = 1e9  # cutoffs
 
 
 class Harmonics(EquivariantModule):
@@ -88,8 +91,7 @@ class EdgeEmbedding(EquivariantModule):
         super().__init__()
         if not (isinstance(cutoff, (int, float)) and math.isfinite(cutoff) and cutoff > 0):
             raise ValueError(f"cutoff must be a positive length, got {cutoff!r}")
-        if radial < 1:
-            raise ValueError(f"radial must be at least 1, got {radial}")
+        radial = whole(radial, "radial")
         table = irrep_table(group)
         poly = polynomials(table, degree)
         self.degree, self.cutoff = degree, float(cutoff)
@@ -147,9 +149,12 @@ class EdgeEmbedding(EquivariantModule):
         v = edge_vec @ self.basis.T
         scalars = []
         if self.radial is None:
-            square = (v * v).sum(1, keepdim=True)
-            length = torch.sqrt(square + 1e-4)
-            scalars.append(torch.exp(-self._sharpness * (length - self.centres) ** 2))
+            # in units of themselves where edges are very long, as squares of these may be out of range
+            unit = v.detach().abs().amax(1, keepdim=True)
+            unit = torch.where(unit > FAR, unit, 1.0)
+            v = v / unit
+            length = torch.sqrt((v * v).sum(1, keepdim=True) + (0.01 / unit) ** 2)
+            scalars.append(torch.exp(-self._sharpness * (unit * length - self.centres) ** 2))
             v = v / length
         else:
             functions, length = self.radial(v)

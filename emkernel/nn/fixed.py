@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from .._arguments import whole
 from ..errors import RepError
 from ..ops.contract import Field
 from ..rep import Rep
@@ -64,9 +65,7 @@ class FixedKernel(SteerableKernel):
                 f"{group.name} is not compact, and so no subgroup of O({group.d}) that would have its basis; "
                 "take the implicit kernel"
             )
-        if rings < 1:
-            raise ValueError(f"rings must be at least 1, got {rings}")
-        self.rings = rings
+        self.rings = rings = whole(rings, "rings")
         self._embed(degree, rings, cutoff)
         trivial = irrep_table(group).trivial
         # the constant, and what the embedding counts among its scalars: invariant polynomials that O(n) does not have

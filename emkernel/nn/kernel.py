@@ -7,6 +7,7 @@ import math
 import torch
 from torch import nn
 
+from .._arguments import whole
 from ..ops.contract import Field
 from ..rep import Rep
 from ..solver.irreps import irrep_table
@@ -63,9 +64,7 @@ class ImplicitKernel(SteerableKernel):
         bilinear: bool | None = None,
     ):
         super().__init__(rep_in, rep_out, edge_rep)
-        for name, value in (("width", width), ("hidden", hidden), ("degree", degree)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        width, hidden, layers = whole(width, "width"), whole(hidden, "hidden"), whole(layers, "layers", 0)
         self.width = width
         group, table = rep_in.group, irrep_table(rep_in.group)
         self._embed(degree, radial, cutoff)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from .._arguments import whole
 from ..rep import Rep, Scalar
 from ..solver.irreps import irrep_table
 from ._module import EquivariantModule, check_features, check_rep
@@ -42,7 +43,7 @@ class EMLP(EquivariantModule):
         if isinstance(hidden, Rep):
             check_rep(rep_in=rep_in, hidden=hidden)
         else:
-            table = irrep_table(rep_in.group)
+            hidden, table = whole(hidden, "hidden"), irrep_table(rep_in.group)
             kinds = {
                 p[0].index: p[0]
                 for rep in (Scalar(rep_in.group), rep_in, rep_out)
@@ -52,7 +53,7 @@ class EMLP(EquivariantModule):
         self.hidden = hidden
         self.linear, self.bilinear, self.gate = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         rep = rep_in
-        for _ in range(layers):
+        for _ in range(whole(layers, "layers", 0)):
             self.linear.append(Linear(rep, hidden))
             self.bilinear.append(Bilinear(hidden, hidden, hidden) if bilinear else nn.Identity())
             self.gate.append(Gate(hidden))

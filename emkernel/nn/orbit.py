@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from .._arguments import whole
 from ..errors import RepError
 from ..matrix_group import MatrixGroup
 from ..rep import Rep
@@ -82,8 +83,7 @@ class OrbitELU(EquivariantModule):
                 f"{group.name} is not compact: a function on an orbit without bounds is not known from finitely many "
                 "points; use Gate, which is exactly equivariant for every group"
             )
-        if samples is not None and samples < 1:
-            raise ValueError(f"samples must be at least 1 point, got {samples}")
+        samples = None if samples is None else whole(samples, "samples")
         self.rep_in = self.rep_out = self.rep = rep
         self.subgroup, self.activation = subgroup, activation
         self.layout = Layout(rep)
@@ -137,6 +137,7 @@ class OrbitELU(EquivariantModule):
             trials: how many pairs of an element and normal fields of unit variance.
             generator: source of randomness; by default the same pairs every time.
         """
+        trials = whole(trials, "trials")
         generator = torch.Generator().manual_seed(0) if generator is None else generator
         like = self.sample
         g = self.rep.group.sample(trials, generator)

@@ -40,10 +40,9 @@ class InvariantPool(EquivariantModule):
         values = torch.asinh(self.invariants(x))
         if batch is None:
             batch, num_graphs = x.new_zeros(x.shape[0], dtype=torch.long), 1
-        if batch.shape != x.shape[:1]:
-            raise ValueError(
-                f"batch has shape {tuple(batch.shape)}, expected ({x.shape[0]},): one cloud index per node"
-            )
+        if not isinstance(batch, torch.Tensor) or batch.shape != x.shape[:1]:
+            given = tuple(batch.shape) if isinstance(batch, torch.Tensor) else type(batch).__name__
+            raise ValueError(f"batch is {given}, expected a tensor ({x.shape[0]},): one cloud index per node")
         if num_graphs is None:
             num_graphs = int(batch.max()) + 1 if batch.shape[0] else 0
         return torch.cat([segment_reduce(values, batch, num_graphs, r) for r in self.reduce], 1)

@@ -14,7 +14,7 @@ from ..rep import Rep
 from ..solver.coupling import couplings
 from ..solver.irreps import Irrep, irrep_table
 from ..solver.orbits import Seeded
-from ._module import EquivariantModule, check_features, check_rep
+from ._module import EquivariantModule, check_features, check_like, check_rep, check_tensor
 from .embed import EdgeEmbedding
 from .layout import Layout
 
@@ -138,6 +138,8 @@ class SteerableKernel(EquivariantModule):
             ...     if isinstance(module, ImplicitKernel):
             ...         module.normalise(std=module.rep_in.size**-0.5)
         """
+        if not (isinstance(std, (int, float)) and math.isfinite(std) and std > 0):
+            raise ValueError(f"std must be a positive number, got {std!r:.80}")
         generator = torch.Generator().manual_seed(0) if generator is None else generator
         like = self.weight[0]
         if edge_vec is None:
@@ -183,6 +185,8 @@ class SteerableKernel(EquivariantModule):
     def check_edges(self, edge_vec: torch.Tensor, edge_attr: torch.Tensor | None) -> None:
         """Raise unless the arguments fit the group and the edge representation."""
         d = self.rep_in.group.d
+        check_tensor(edge_vec, "edge_vec")
+        check_like(edge_vec, self.weight[0], "edge_vec")
         if edge_vec.ndim != 2 or edge_vec.shape[1] != d:
             raise ValueError(
                 f"edge_vec has shape {tuple(edge_vec.shape)}, expected (E, {d}) for {self.rep_in.group.name}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from .._arguments import whole
 from .formats import FORMATS, as_edges
 
 __all__ = ["CSR", "ROW_LIMIT", "Grouped", "Groups", "Neighbours"]
@@ -62,6 +63,8 @@ class Neighbours:
             IndexError: an index out of range.
         """
         num_targets = num_sources if num_targets is None else num_targets
+        if not torch.compiler.is_compiling():
+            num_sources, num_targets = whole(num_sources, "num_sources", 0), whole(num_targets, "num_targets", 0)
         edge_index, _ = as_edges(edge_index, num_sources, num_targets)
         host = edge_index.device.type == "cpu" and not torch.compiler.is_compiling()
         edge_index = _checked(edge_index, num_sources, num_targets, host if check is None else check)
@@ -225,6 +228,8 @@ def _checked(edge_index: torch.Tensor, num_sources: int, num_targets: int, check
         raise ValueError(f"edge_index must be {FORMATS}; got shape {tuple(edge_index.shape)}")
     if edge_index.dtype not in (torch.int64, torch.int32):
         raise ValueError(f"edge_index must be of an integer type, got {edge_index.dtype}")
+    if edge_index.device.type == "meta":
+        raise ValueError("edge_index is on the meta device, where it has no values: no graph can be made of it")
     edge_index = edge_index.long()
     if check:
         for row, size, what in ((0, num_sources, "source"), (1, num_targets, "target")):

@@ -44,13 +44,16 @@ def segment_reduce(
         (size, ...)
 
     Raises:
-        ValueError: unknown reduction or backend.
+        ValueError: unknown reduction or backend, or arguments that do not fit together.
+        IndexError: an index out of range, which is looked for on the CPU only.
         ImportError: torch_scatter was asked for and is not installed.
     """
     if reduce not in REDUCTIONS:
         raise ValueError(f"reduce must be one of {REDUCTIONS}, got {reduce!r}")
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
+    if not torch.compiler.is_compiling():
+        _check(values, index, size)
     # a compiler fuses torch's own, and could not look into the other
     scatter = None if torch.compiler.is_compiling() else _torch_scatter()
     if backend == "torch_scatter" and scatter is None:
@@ -71,3 +74,22 @@ def segment_reduce(
     wide = index.reshape(-1, *[1] * (values.ndim - 1)).expand_as(values)
     out = values.new_zeros(size, *values.shape[1:])
     return out.scatter_reduce(0, wide, values, "amax" if reduce == "max" else "amin", include_self=False)
+
+
+def _check(values: torch.Tensor, index: torch.Tensor, size: int) -> None:
+    if not isinstance(values, torch.Tensor) or values.ndim < 1 or values.layout != torch.strided:
+        raise TypeError(f"values must be a dense tensor (E, ...), got {_given(values)}")
+    integers = isinstance(index, torch.Tensor) and index.dtype in (torch.int64, torch.int32)
+    if not integers or index.shape != values.shape[:1] or index.device != values.device:
+        raise ValueError(
+            f"index must be ({values.shape[0]},) integers on {values.device}, one for each row of values; got "
+            f"{_given(index)}"
+        )
+    if not isinstance(size, int) or size < 0:
+        raise ValueError(f"size must be a whole number of segments, got {size!r:.80}")
+    if index.device.type == "cpu" and len(index) and not 0 <= int(index.min()) <= int(index.max()) < size:
+        raise IndexError(f"index runs from {int(index.min())} to {int(index.max())}, but there are {size} segments")
+
+
+def _given(x) -> str:
+    return f"{x.dtype} {tuple(x.shape)} on {x.device}" if isinstance(x, torch.Tensor) else type(x).__name__

@@ -17,9 +17,10 @@ from functools import cached_property
 
 import numpy as np
 
+from .._arguments import whole
 from ..errors import GroupError, RepError, SolverError
 from ..images import Images
-from ..matrix_group import MatrixGroup
+from ..matrix_group import MatrixGroup, check_is_group
 from ..rep import DualRep, ProductRep, Rep, ScalarRep, SubRep, SumRep, VectorRep
 from ._irrep import TYPES, Decomposition, Irrep
 from ._representations import in_good_coordinates, name_of_subspace
@@ -293,6 +294,7 @@ _tables: dict[tuple[str, bool], IrrepTable] = {}
 
 def irrep_table(group: MatrixGroup) -> IrrepTable:
     """The table of this group, by content: two groups with the same generators, equally trusted, share it."""
+    check_is_group(group)
     key = group.digest, group._trusted
     if key not in _tables:
         _tables[key] = IrrepTable(group)
@@ -322,8 +324,7 @@ def irreps(group: MatrixGroup, degree: int | None = 2) -> list[Irrep]:
         >>> [r.label for r in irreps(groups.Octa(), degree=None)]
         ['1a', '3a', '3b', '2a', '1b']
     """
-    if degree is not None and degree < 0:
-        raise ValueError(f"degree must be >= 0, got {degree}")
+    degree = None if degree is None else whole(degree, "degree", 0)
     table = irrep_table(group)
     if not table.coordinates.completely_reducible:
         raise SolverError(

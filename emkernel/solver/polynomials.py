@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .._arguments import whole
 from .forms import split_by_symmetry
 from .invariants import invariant_coefficients, monomials
 from .irreps import Irrep, IrrepTable
@@ -67,8 +68,7 @@ def polynomials(table: IrrepTable, degree: int) -> Polynomials:
         table: irreducibles of the group; it may grow.
         degree: highest degree, at least 1.
     """
-    if degree < 1:
-        raise ValueError(f"degree must be at least 1, got {degree}")
+    degree = whole(degree, "degree")
     co = table.coordinates
     d = table.group.d
     positive = table.group.is_compact

@@ -1,0 +1,29 @@
+"""Arguments of any kind, checked: a whole number, an array."""
+
+from __future__ import annotations
+
+from numbers import Integral
+
+import numpy as np
+import torch
+
+__all__ = ["array_of", "whole"]
+
+
+def whole(value, name: str, least: int = 1) -> int:
+    """``value`` as an int, or a ValueError that names the argument."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} must be at least {least}, a whole number, got {value!r:.80}")
+    return int(value)
+
+
+def array_of(value, name: str, error: type[Exception] = ValueError) -> np.ndarray:
+    """``value``, a tensor of any device among others, as a numpy array of numbers, or an error that names it."""
+    try:
+        if isinstance(value, torch.Tensor):
+            value = (value.float() if value.dtype == torch.bfloat16 else value).detach().cpu()
+        array = np.asarray(value)
+        numeric = array if array.dtype.kind in "biufc" else array.astype(float)
+    except (TypeError, ValueError, RuntimeError) as e:
+        raise error(f"{name} is not an array of numbers: {e}") from None
+    return numeric
