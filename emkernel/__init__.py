@@ -69,6 +69,7 @@ __all__ = [
     "equivariance_error",
     "equivariant_basis",
     "equivariant_polynomials",
+    "figures",
     "frobenius_schur",
     "from_function",
     "groups",
@@ -83,6 +84,7 @@ __all__ = [
     "molien",
     "nn",
     "permutation_rep",
+    "plots",
     "quotient",
     "radius_graph",
     "regular",
@@ -92,7 +94,7 @@ __all__ = [
     "traceless",
 ]
 
-_LAZY = ("data", "groups", "models", "testing")
+_LAZY = ("data", "figures", "groups", "models", "plots", "testing")
 
 
 def __getattr__(name: str):
