@@ -237,13 +237,18 @@ def _place(rep: Rep, name: str, pair: tuple[str, str]) -> slice:
     raise RepError(f"no block {pair[0]} -> {pair[1]} is in a kernel on {rep}; expected names of terms, Scalar or V")
 
 
-def example_kernel(G: MatrixGroup, seed: int = SEED) -> ImplicitKernel:
+def example_kernel(G: MatrixGroup, degree: int | None = None, *, seed: int = SEED) -> ImplicitKernel:
     """A random kernel from Scalar + V to Scalar + V in float64, one block for each pair of fields.
 
-    Of as high a degree, up to 6, as is quick: what tells a sixfold axis from a free one is of degree 6.
+    Args:
+        G: the group.
+        degree: of its polynomials; by default up to 6, as far as that is quick: what tells a sixfold axis from one of
+            any angle is of degree 6.
+        seed: of its weights; torch's random state is left alone.
     """
     rep, most = (Scalar + V)(G), SPLIT if irrep_table(G).coordinates.completely_reducible else WHOLE
-    degree = max(k for k in range(1, DEGREE + 1) if k == 1 or G.d**k <= most)
+    if degree is None:
+        degree = max(k for k in range(1, DEGREE + 1) if k == 1 or G.d**k <= most)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return ImplicitKernel(rep, rep, degree=degree).double()

@@ -19,7 +19,7 @@ LIMITS = (600, 40, 160, 600)  # points of an orbit, by the number of Lie algebra
 DRAWN = 6  # generators whose action is drawn
 BEGUN = 12  # points of an infinite orbit from which paths are drawn
 HALF = 24  # steps of such a path on either side
-EDGES = 1500  # steps of a discrete generator that are drawn
+EDGES = 1500  # steps of discrete generators that are drawn
 SEED = 7
 
 
@@ -76,7 +76,7 @@ def orbit(G: MatrixGroup, point: np.ndarray | None = None, *, limit: int | None 
         limit: most points, by default 600, and fewer of a curve or a surface.
 
     Raises:
-        ValueError: a point of another shape.
+        ValueError: a point of another shape, or 0.
 
     Example:
         >>> len(orbit(groups.Oh()).positions)
@@ -90,6 +90,8 @@ def orbit(G: MatrixGroup, point: np.ndarray | None = None, *, limit: int | None 
     point = np.asarray(point, float)
     if point.shape != (G.d,):
         raise ValueError(f"point has shape {point.shape}, expected ({G.d},) for {G.name}")
+    if not (np.isfinite(point).all() and point.any()):
+        raise ValueError(f"point is {point}; expected finite numbers, not all 0: every element keeps 0")
     limit = LIMITS[min(len(G.lie_algebra), 3)] if limit is None else limit
     elements, complete = _words(G, change, inverse, point, limit)
     positions = elements.matrix @ point
@@ -154,7 +156,7 @@ def _flows(
     Of a discrete generator h the steps y -> h y, of A the paths exp(tA) y, as far as they stay near.
     """
     out, y = [], positions @ change.T
-    few = y[: BEGUN if np.any(G.lie_algebra) else EDGES]
+    few = y[: BEGUN if np.any(G.lie_algebra) else EDGES // max(1, min(DRAWN, len(G.discrete_generators)))]
     size = np.linalg.norm(y[0])
     for i, h in enumerate(G.discrete_generators[:DRAWN]):
         ends = few @ (change @ h @ inverse).T

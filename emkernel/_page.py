@@ -188,7 +188,7 @@ def _matrices(names: list[str], matrices: np.ndarray) -> str:
 
 
 def _matrix(m: np.ndarray) -> str:
-    """Numbers where there are few, squares where there are many."""
+    """Numbers where there are few; else squares, red for positive and blue for negative ones."""
     d, size = len(m), np.abs(m)
     # beside its row and column, so that units do not matter
     m = np.where(size > 1e-12 * np.sqrt(np.outer(size.max(1), size.max(0))), m, 0.0)
@@ -196,12 +196,14 @@ def _matrix(m: np.ndarray) -> str:
         cells = [[f"{v:.4g}".replace("-", "−") for v in row] for row in m + 0.0]
         rows = ("".join(f'<td{" class=zero" * (c == "0")}>{c}</td>' for c in row) for row in cells)
         return '<div class="scroll"><table>' + "".join(f"<tr>{row}</tr>" for row in rows) + "</table></div>"
-    at, top = np.argwhere(m), size.max()
-    if d > PICTURED or len(at) > d * WRITTEN:
+    at = np.argwhere(m)
+    if d > PICTURED:
         return f"<p>{d} × {d}, {len(at)} entries are not 0</p>"
-    squares = "".join(f'<rect x="{j}" y="{i}" width="1" height="1" fill="var(--{"high" if m[i, j] > 0 else "low"})" '
-                      f'opacity="{0.3 + 0.7 * abs(m[i, j]) / top:.2f}"/>' for i, j in at)  # fmt: skip
-    return f'<svg viewBox="0 0 {d} {d}" role="img" aria-label="entries that are not 0">{squares}</svg>'
+    paths = ""
+    for ink, sign in (("high", 1), ("low", -1)):
+        squares = "".join(f"M{j} {i}h1v1h-1z" for i, j in at if m[i, j] * sign > 0)
+        paths += f'<path d="{squares}" fill="var(--{ink})"/>' if squares else ""
+    return f'<svg viewBox="0 0 {d} {d}" role="img" aria-label="{len(at)} entries that are not 0">{paths}</svg>'
 
 
 def _irreducibles(report: GroupReport) -> str:
@@ -226,13 +228,14 @@ def _couplings(G: MatrixGroup, report: GroupReport) -> str:
     triples, left = triples_of(G, pieces)
     counts = {(a.label, b.label, c.label): len(couplings(table, a, b, c)) for a, b, c in triples}
     into = [r.label for r in pieces if any(key[2] == r.label for key in counts)]
-    pairs = list(dict.fromkeys(key[:2] for key in sorted(counts)))
+    place = {r.label: k for k, r in enumerate(pieces)}
+    pairs = sorted({key[:2] for key in counts}, key=lambda pair: [place[label] for label in pair])
     if not pairs:
         return "<p>No triples of nontrivial pieces that are small enough.</p>"
     head = "<th>a ⊗ b</th>" + "".join(f"<th class=n>{c}</th>" for c in into)
     lines = [f"<td>{a} ⊗ {b}</td>" + "".join(_count(counts.get((a, b, c))) for c in into) for a, b in pairs]
     text = "How many independent couplings a ⊗ b → c there are, for nontrivial a in V."
-    text += f" {left} larger triples were left out." if left else ""
+    text += f" {left} larger triples were not counted: they are blank." if left else ""
     return f"<p>{text}</p>{_table(head, lines)}"
 
 

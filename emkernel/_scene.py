@@ -60,8 +60,8 @@ class Scene:
         """Half the side of the square, or the radius of the ball, that is shown."""
         if self.extent:
             return self.extent
-        points = [np.reshape(p, (-1, len(self.axes))) for layer in self.layers for p in layer.points]
-        return 1.05 * np.linalg.norm(np.concatenate(points), axis=1).max(initial=0) or 1.0
+        sizes = [np.linalg.norm(p, axis=-1).max() for layer in self.layers for p in layer.points]
+        return 1.05 * max(sizes, default=0.0) or 1.0
 
 
 def arrows(at: np.ndarray, vectors: np.ndarray, least: float) -> list[np.ndarray]:

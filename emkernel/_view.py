@@ -168,7 +168,7 @@ def _names(rows: np.ndarray, letter: str) -> tuple[str, ...]:
             names.append(terms[0][1])
         elif len(at) <= 3:
             text = " ".join(f"{'−' if c < 0 else '+'} {abs(c):.2f}{name}" for c, name in terms)
-            names.append(text.removeprefix("+ "))
+            names.append(text.removeprefix("+ ").replace("− ", "−", int(text.startswith("−"))))
         else:
             names.append("u" + str(k + 1).translate(SUBSCRIPTS))
     return tuple(names)
