@@ -286,7 +286,8 @@ def test_the_trivial_group_has_no_errors_to_draw():
 
 def scenes(name):
     orbit, kernel = made(name)
-    fields = [figures.on_plane(kernel, p, orbit.view) for p in PAIRS] + [figures.on_orbit(kernel, p, orbit) for p in PAIRS]
+    fields = [figures.on_plane(kernel, p, orbit.view) for p in PAIRS]
+    fields += [figures.on_orbit(kernel, p, orbit) for p in PAIRS]
     return [f.scene() for f in (orbit, *fields, figures.errors(kernel, 10))]
 
 
