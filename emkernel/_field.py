@@ -118,7 +118,9 @@ class Field:
         return Scene(" → ".join(self.pair), (name, "k"), note, layers, EXTENT)
 
 
-def _glyphs(points, shown, colours, many: int, spacing: float) -> tuple[list[Layer], float]:
+def _glyphs(
+    points: np.ndarray, shown: np.ndarray, colours: np.ndarray, many: int, spacing: float
+) -> tuple[list[Layer], float]:
     """(arrows for vectors, ellipses or crosses for matrices; the size at which they are cut, if they are)."""
     tensors = min(shown.shape[1:]) > 1 or shown.shape[1:] == (1, 1)
     glyphs = flat(shown if tensors else shown.reshape(len(shown), -1))

@@ -137,9 +137,14 @@ def _kernel(orbit: figures.Orbit, scenes: list[Scene]) -> str:
     plane = [figures.on_plane(kernel, pair, orbit.view) for pair in figures.PAIRS]
     around = [figures.on_orbit(kernel, pair, orbit) for pair in figures.PAIRS]
     many = len(plane[0].positions) - plane[0].side ** len(names)
+    g = orbit.view.change @ orbit.elements.matrix @ orbit.view.inverse
     text = (f"A random implicit kernel k from Scalar + V to Scalar + V (seed {SEED}), block by block. k(g x) = "
-            "ρ(g) k(x) ρ(g)⁻¹: where a group element takes a point, it takes the arrow or the ellipse along, and "
-            "keeps the colour.")  # fmt: skip
+            "ρ(g) k(x) ρ(g)⁻¹: where a group element g takes a point, it keeps the colour and takes ")  # fmt: skip
+    if np.abs(g @ g.swapaxes(1, 2) - np.eye(orbit.group.d)).max() < 1e-6:
+        text += "the arrow or the ellipse along."
+    else:
+        text += ("the arrow of Scalar → V along; that of V → Scalar, a covector, by the inverse transpose of g; and "
+                 "the image of a circle, which g itself does not keep, by g k(x) g⁻¹.")  # fmt: skip
     over = f"Over {' and '.join(names)}, from −{figures.EXTENT} to {figures.EXTENT}"
     if many > 1:
         over += f", a plane that generators preserve; one point and its images, {many} in all, stand out"
@@ -234,7 +239,7 @@ def _couplings(G: MatrixGroup, report: GroupReport) -> str:
         return "<p>No triples of nontrivial pieces that are small enough.</p>"
     head = "<th>a ⊗ b</th>" + "".join(f"<th class=n>{c}</th>" for c in into)
     lines = [f"<td>{a} ⊗ {b}</td>" + "".join(_count(counts.get((a, b, c))) for c in into) for a, b in pairs]
-    text = "How many independent couplings a ⊗ b → c there are, for nontrivial a in V."
+    text = "How many independent couplings a ⊗ b → c there are, for nontrivial a in V."
     text += f" {left} larger triples were not counted: they are blank." if left else ""
     return f"<p>{text}</p>{_table(head, lines)}"
 
