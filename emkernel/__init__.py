@@ -69,6 +69,7 @@ __all__ = [
     "equivariance_error",
     "equivariant_basis",
     "equivariant_polynomials",
+    "figures",
     "frobenius_schur",
     "from_function",
     "groups",
@@ -84,6 +85,7 @@ __all__ = [
     "nn",
     "periodic_graph",
     "permutation_rep",
+    "plots",
     "quotient",
     "radius_graph",
     "regular",
@@ -93,7 +95,7 @@ __all__ = [
     "traceless",
 ]
 
-_LAZY = ("data", "groups", "models", "testing")
+_LAZY = ("data", "figures", "groups", "models", "plots", "testing")
 
 
 def __getattr__(name: str):

@@ -18,7 +18,7 @@ from .rep import Rep, V
 from .solver.coupling import couplings, equivariant_basis
 from .solver.irreps import Irrep, irrep_table
 
-__all__ = ["Count", "check_basis", "check_couplings", "intertwining", "tolerance_of", "unseen"]
+__all__ = ["Count", "check_basis", "check_couplings", "intertwining", "tolerance_of", "triples_of", "unseen"]
 
 LISTED = 20_000  # largest finite group whose characters are averaged
 UNKNOWNS = 400  # largest nullspace problem that is solved again for its dimension
@@ -129,12 +129,8 @@ def intertwining(maps: np.ndarray, a: Rep, b: Rep) -> float:
 def check_couplings(sheet: Sheet, G: MatrixGroup, pieces: list[Irrep], count: Count) -> None:
     """The lines on Hom(a ⊗ b, c) for the pieces, a one of those of V."""
     table = irrep_table(G)
-    first = [p[0] for p in table.decompose(V(G)).parts]
-    triples = [(a, b, c) for a in first for b in pieces for c in pieces if not (a.is_trivial or b.is_trivial)]
-    triples.sort(key=lambda t: t[0].size * t[1].size * t[2].size)
+    done, left = triples_of(G, pieces)
     splits = table.coordinates.completely_reducible
-    largest = COUPLED if splits else UNSPLIT
-    done = [t for t in triples if t[0].size * t[1].size * t[2].size <= largest][:TRIPLES]
     error, wrong, found, counted = 0.0, 0, 0, 0
     for a, b, c in done:
         C = np.asarray(couplings(table, a, b, c))
@@ -155,8 +151,19 @@ def check_couplings(sheet: Sheet, G: MatrixGroup, pieces: list[Irrep], count: Co
         sheet.refuse(
             f"an independent count of the other {len(done) - counted} triples: too large, or no clear gap"
         )
-    if len(triples) > len(done):
+    if left:
         sheet.refuse(
-            f"couplings of {len(triples) - len(done)} larger triples, of {len(triples)}: at most {TRIPLES}, and "
-            f"{largest:,} unknowns each"
+            f"couplings of {left} larger triples, of {left + len(done)}: at most {TRIPLES}, and "
+            f"{COUPLED if splits else UNSPLIT:,} unknowns each"
         )
+
+
+def triples_of(G: MatrixGroup, pieces: list[Irrep]) -> tuple[list[tuple[Irrep, Irrep, Irrep]], int]:
+    """(the triples a, b, c whose couplings are checked, the number of larger ones); a of V, a and b nontrivial."""
+    table = irrep_table(G)
+    first = [p[0] for p in table.decompose(V(G)).parts]
+    triples = [(a, b, c) for a in first for b in pieces for c in pieces if not (a.is_trivial or b.is_trivial)]
+    triples.sort(key=lambda t: t[0].size * t[1].size * t[2].size)
+    largest = COUPLED if table.coordinates.completely_reducible else UNSPLIT
+    done = [t for t in triples if t[0].size * t[1].size * t[2].size <= largest][:TRIPLES]
+    return done, len(triples) - len(done)

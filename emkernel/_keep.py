@@ -16,7 +16,16 @@ import torch
 from .errors import DataError, GroupError
 from .matrix_group import MatrixGroup
 
-__all__ = ["EpochShuffle", "InTurn", "check_resumable", "epoch_seed", "keeper", "write_json"]
+__all__ = [
+    "EpochShuffle",
+    "InTurn",
+    "check_resumable",
+    "check_writable",
+    "epoch_seed",
+    "keeper",
+    "write_json",
+    "write_text",
+]
 
 
 class EpochShuffle(torch.utils.data.Sampler[list[int]]):
@@ -178,5 +187,19 @@ def write_json(path: Path, content: dict) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    try:
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def check_writable(path: Path) -> None:
+    """Raise an OSError, before any work is done, unless a file can be written there."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, expected the name of a file to write")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path.parent}, where {path.name} should be written, is not a folder")
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"{path.parent} is a folder in which nothing may be written")

@@ -8,6 +8,7 @@ import inspect
 import logging
 import re
 import runpy
+import shlex
 import sys
 import traceback
 from difflib import get_close_matches
@@ -101,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
         help="check a group: generators, irreducibles, couplings, equivariance",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n  emkernel check Oh\n  emkernel check 'C(7)' --order 7\n"
-        "  emkernel check my_group.py:G --degree 3\n"
+        "  emkernel check my_group.py:G --degree 3 --html report.html\n"
         "  emkernel check Lorentz --dimension 6 --form 'diag(1, -1, -1, -1)'",
     )
     check.add_argument("group", help="catalogue name, or my_group.py:NAME")
@@ -118,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument(
         "--quick", action="store_true", help="only what the group is: no maps, couplings or layers"
     )
+    check.add_argument("--html", metavar="FILE", help="also write a page that shows the group: orbit, kernel, errors")
     run = commands.add_parser(
         "train", help="train a reference model", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
@@ -215,6 +217,7 @@ def _form(text: str) -> np.ndarray:
 
 
 def _check(args) -> int:
+    from ._keep import check_writable, write_text
     from .checks import check_group
 
     forms = [_form(text) for text in args.form or ()]
@@ -222,6 +225,8 @@ def _check(args) -> int:
     for form in forms:
         if len(form) != group.d:
             raise ValueError(f"--form is a matrix of size {len(form)}, and {group.name} acts on {group.d} dimensions")
+    if args.html is not None:
+        check_writable(Path(args.html))
     report = check_group(
         group,
         order=args.order,
@@ -231,6 +236,10 @@ def _check(args) -> int:
         quick=args.quick,
     )
     print(report)
+    if args.html is not None:
+        from ._page import page
+
+        write_text(Path(args.html), page(group, report, shlex.join(args.words), args.quick))
     return 0 if report.passed else 1
 
 
@@ -298,6 +307,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command; returns the exit status: 0 done, 1 a check failed, 2 wrong input, 130 interrupted."""
     logging.basicConfig(format="%(message)s")
     args = _parser().parse_args(argv)
+    args.words = ["emkernel", *(sys.argv[1:] if argv is None else argv)]
     try:
         return {"groups": lambda _: _groups(), "check": _check, "train": _train}[args.command](args)
     except BrokenPipeError:
