@@ -19,6 +19,7 @@ from ._check_maps import Count, check_basis, check_couplings, tolerance_of, unse
 from ._check_rep import check_homomorphism
 from ._conditioning import condition
 from ._equivariance import check_equivariance
+from ._progress import working
 from ._reports import SEED, GroupReport, Sheet
 from .errors import GroupError, SolverError
 from .matrix_group import MatrixGroup
@@ -73,9 +74,14 @@ def check_group(
         raise GroupError(f"form has shape {forms.shape}, expected ({G.d}, {G.d})")
     if degree < 1:
         raise ValueError(f"degree must be at least 1, got {degree}")
-    sheet = Sheet()
+    with working(f"checking {G.name}") as say:
+        sheet = Sheet(lambda title: say(f"checking {G.name}, {title}"))
+        return _report(sheet, G, order, dimension, forms.reshape(-1, G.d, G.d), degree, quick)
+
+
+def _report(sheet: Sheet, G: MatrixGroup, order, dimension, forms: np.ndarray, degree: int, quick: bool) -> GroupReport:
     size, compact, algebra, splits = _check_size(sheet, G)
-    _check_expected(sheet, G, size, algebra, order, dimension, forms.reshape(-1, G.d, G.d))
+    _check_expected(sheet, G, size, algebra, order, dimension, forms)
     sheet.section("invariants")
     sheet.attempt("invariant forms", check_forms, sheet, G)
     sheet.attempt("invariant polynomials", check_polynomials, sheet, G)

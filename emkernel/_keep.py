@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pickle
 import shutil
@@ -17,6 +18,8 @@ from .errors import DataError, GroupError
 from .matrix_group import MatrixGroup
 
 __all__ = ["EpochShuffle", "check_resumable", "epoch_seed", "keeper", "write_json"]
+
+log = logging.getLogger("emkernel.train")
 
 
 class EpochShuffle(torch.utils.data.Sampler[int]):
@@ -71,6 +74,12 @@ def keeper(pl, out: Path, metric: str, higher: bool):
                     "lr": trainer.optimizers[0].param_groups[0]["lr"],
                     "seconds": time.time() - self.began,
                 }
+            )
+            log.info(
+                "epoch %d of %s: %s",
+                trainer.current_epoch + 1,
+                trainer.max_epochs,
+                ", ".join(f"{k} {v:.4g}" for k, v in self.rows[-1].items() if k != "epoch"),
             )
             part = out / "checkpoints" / "last.ckpt.part"
             trainer.save_checkpoint(part)

@@ -182,9 +182,14 @@ def _wrapped(text: str, first: int, rest: int) -> str:
 
 
 class Sheet:
-    """A report as it is written; what raises becomes a red line with the text of the exception."""
+    """A report as it is written; what raises becomes a red line with the text of the exception.
 
-    def __init__(self) -> None:
+    Args:
+        say: told the title of each section as it begins.
+    """
+
+    def __init__(self, say: Callable[[str], None] = lambda title: None) -> None:
+        self._say = say
         self.sections: list[Section] = []
         self._open("")
 
@@ -197,6 +202,7 @@ class Sheet:
     def section(self, title: str) -> None:
         """End the present section and begin another."""
         self.close()
+        self._say(title)
         self._open(title)
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from math import comb
 import numpy as np
 import torch
 
+from .._progress import working
 from ..errors import RepError, SolverError
 from ..images import Images
 from ..rep import Rep, Scalar, ScalarRep
@@ -250,14 +251,16 @@ def equivariant_polynomials(rep_in: Rep, rep_out: Rep, degree: int) -> Polynomia
     images, change = _in_pieces(table, rep_in)
     parts = table.decompose(rep_out).parts
     coefficients, sym = [], np.ones((1, 1))
-    for k, power in _powers(images, degree):
-        sym = _product(monomials(n, k), sym, change) if k else sym
-        found = [np.zeros((0, rep_out.size, len(sym)))]
-        for irrep, _, back in parts:
-            maps = intertwiners(power, irrep.normal) @ sym
-            found.append(np.einsum("mod,rda->mroa", back, maps).reshape(-1, rep_out.size, len(sym)))
-        space = _orthonormal(np.concatenate(found), k)
-        coefficients.append(space * monomials(n, k).weight)
+    with working(f"polynomials of {G.name}") as say:
+        for k, power in _powers(images, degree):
+            say(f"polynomials of {G.name} of degree {k}, up to {degree}")
+            sym = _product(monomials(n, k), sym, change) if k else sym
+            found = [np.zeros((0, rep_out.size, len(sym)))]
+            for irrep, _, back in parts:
+                maps = intertwiners(power, irrep.normal) @ sym
+                found.append(np.einsum("mod,rda->mroa", back, maps).reshape(-1, rep_out.size, len(sym)))
+            space = _orthonormal(np.concatenate(found), k)
+            coefficients.append(space * monomials(n, k).weight)
     return PolynomialMaps(rep_in, rep_out, tuple(coefficients))
 
 

@@ -17,6 +17,7 @@ from functools import cached_property
 
 import numpy as np
 
+from .._progress import working
 from ..errors import GroupError, RepError, SolverError
 from ..images import Images
 from ..matrix_group import MatrixGroup
@@ -162,8 +163,9 @@ class IrrepTable:
             return False
         for total in range(self._grown + 1, degree + 1):
             self._grown = total
-            for q in range(total + 1):
-                self.level(total - q, q)
+            with working(f"irreducibles of {self.group.name} in products of {total} vectors"):
+                for q in range(total + 1):
+                    self.level(total - q, q)
         return True
 
     def level(self, p: int, q: int = 0) -> tuple[int, ...]:
