@@ -63,9 +63,12 @@ def check_group(
 
     Raises:
         GroupError: the form is not a (d, d) matrix, or the first argument not a group.
+        ValueError: degree < 1.
 
     Example:
-        >>> print(check_group(groups.Th(), order=24))
+        >>> report = ek.check_group(groups.Th(), order=24, quick=True)
+        >>> report.passed, report.dimension, report.is_compact
+        (True, 0, True)
     """
     if not isinstance(G, MatrixGroup):
         raise GroupError(f"expected a MatrixGroup, got {type(G).__name__}")

@@ -22,7 +22,15 @@ WIDTH = 100
 
 @dataclass(frozen=True)
 class Check:
-    """One line of a report: a relative error, or the amount by which a number is wrong, against its tolerance."""
+    """One line of a report: a relative error, or the amount by which a number is wrong, against its tolerance.
+
+    Attributes:
+        name: what was checked.
+        error: how far off it is.
+        tol: largest error that passes; 0 for a count.
+        note: shown in brackets.
+        dtype: in which it was computed.
+    """
 
     name: str
     error: float

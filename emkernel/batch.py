@@ -24,7 +24,7 @@ class GraphBatch:
         edge_attr: inputs on the edges by name, each (E, ...).
 
     Example:
-        >>> GraphBatch(torch.zeros(3, 3), torch.tensor([0, 0, 1]), 2)
+        >>> ek.GraphBatch(torch.zeros(3, 3), torch.tensor([0, 0, 1]), 2)
         GraphBatch(num_graphs=2, pos=(3, 3))
     """
 

@@ -35,7 +35,10 @@ NETWORK = {
 
 
 def load_group(spec: str) -> MatrixGroup:
-    """A group from a catalogue name ("O3", "C(7)"), or "file.py:NAME": a MatrixGroup or a function that returns one.
+    """A group by name: of the catalogue ("O3", "C(7)"), or "file.py:NAME", a MatrixGroup or a function that makes one.
+
+    Args:
+        spec: the name.
 
     Raises:
         GroupError: no such name, file or object, or not a group.
@@ -91,7 +94,13 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_help.MAIN_END,
     )
     parser.add_argument("--version", action="version", version=f"emkernel {emkernel.__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{groups,check,train}")
+    commands = parser.add_subparsers(
+        title="commands",
+        dest="command",
+        required=True,
+        metavar="{groups,check,train}",
+        help="emkernel COMMAND --help says more",
+    )
     commands.add_parser(
         "groups",
         help="list the groups that have a name",
@@ -307,7 +316,11 @@ def _voice(args) -> Iterator[None]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0 done, 1 a check failed, 2 wrong input, 130 interrupted."""
+    """Run the command in ``argv``, by default that of the process.
+
+    Returns:
+        The exit status: 0 done, 1 a check failed, 2 wrong input, 130 interrupted.
+    """
     args = _parser().parse_args(argv)
     try:
         with _voice(args):

@@ -57,7 +57,7 @@ def knn_graph(
         ValueError: for wrong shapes, positions that are not finite, k < 1, or a bad metric.
 
     Example:
-        >>> knn_graph(torch.tensor([[0.0], [1.0], [3.0]]), 1)
+        >>> ek.knn_graph(torch.tensor([[0.0], [1.0], [3.0]]), 1)
         tensor([[1, 0, 1],
                 [0, 1, 2]])
 
@@ -104,7 +104,7 @@ def radius_graph(
         ValueError: for wrong shapes, positions that are not finite, r <= 0, or a bad metric.
 
     Example:
-        >>> radius_graph(torch.tensor([[0.0], [1.0], [3.0]]), 1.5)
+        >>> ek.radius_graph(torch.tensor([[0.0], [1.0], [3.0]]), 1.5)
         tensor([[1, 0],
                 [0, 1]])
 
@@ -147,7 +147,7 @@ def interval_graph(
 
     Example:
         >>> x = torch.tensor([[0.0, 0.0], [5.0, 5.0], [3.0, 0.0]])
-        >>> interval_graph(x, 1.0, torch.diag(torch.tensor([1.0, -1.0])))
+        >>> ek.interval_graph(x, 1.0, torch.diag(torch.tensor([1.0, -1.0])))
         tensor([[1, 0],
                 [0, 1]])
 
@@ -188,6 +188,7 @@ def random_subset(batch: Tensor, n: int, *, generator: torch.Generator | None = 
         ValueError: if ``batch`` is not a vector of integers >= 0, or n is not an integer >= 0.
 
     Example:
+        >>> from emkernel.graph import random_subset
         >>> random_subset(torch.tensor([0, 0, 0, 1]), 2).shape
         torch.Size([3])
 

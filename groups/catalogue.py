@@ -66,7 +66,7 @@ def catalogue() -> dict[str, Callable[[], MatrixGroup]]:
     group of the paper's figure 3, the Lorentz groups, and small members of each family.
 
     Example:
-        >>> catalogue()["Oh"]().order
+        >>> groups.catalogue()["Oh"]().order
         48
     """
     return dict(_MEMBERS)
@@ -98,8 +98,8 @@ def get(name: str) -> MatrixGroup:
             fit the family.
 
     Example:
-        >>> get("SO(4)").d, get("Opq(2, 1)").d, get("4/mmm").order, get("inf/mm").name
-        (4, 3, 16, 'O2zInv')
+        >>> [groups.get(name).name for name in ("SO(4)", "Opq(2, 1)", "4/mmm", "inf/mm")]
+        ['SO(4)', 'Opq(2,1)', 'Dnh(4)', 'O2zInv']
     """
     name = name.strip()
     if name in _MEMBERS:

@@ -256,7 +256,7 @@ def test_records_are_printed_as_asked_for(run, monkeypatch, flags, expected):
 
     monkeypatch.setattr("emkernel.cli.load_group", talk)
     status, out, err = run("check", "Oh", *flags)
-    assert (status, out) == (2, "") and err.split() == [*expected.split(), *"emkernel: GroupError: none".split()]
+    assert (status, out) == (2, "") and err.split() == [*expected.split(), *["emkernel:", "GroupError:", "none"]]
     log = logging.getLogger("emkernel")
     assert [type(h) for h in log.handlers] == [logging.NullHandler] and log.propagate and log.level == logging.NOTSET
 

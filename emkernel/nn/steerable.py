@@ -133,9 +133,10 @@ class SteerableKernel(EquivariantModule):
             ValueError: the kernel does not vary over these edges.
 
         Example:
+            >>> model = ek.models.ParticleNet(groups.O2z(), channels=2, layers=1)
             >>> for module in model.modules():
-            ...     if isinstance(module, ImplicitKernel):
-            ...         module.normalise(std=module.rep_in.size**-0.5)
+            ...     if isinstance(module, nn.ImplicitKernel):
+            ...         divisor = module.normalise(std=module.rep_in.size**-0.5)
         """
         generator = torch.Generator().manual_seed(0) if generator is None else generator
         like = self.weight[0]

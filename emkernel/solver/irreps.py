@@ -316,12 +316,13 @@ def irreps(group: MatrixGroup, degree: int | None = 2) -> list[Irrep]:
 
     Raises:
         SolverError: the group is not certified completely reducible, so pieces need not be irreducible.
+        ValueError: degree < 0.
         GroupError: all irreducibles are asked for, of an infinite group or one of more than 100,000 elements.
 
     Example:
-        >>> [r.label for r in irreps(groups.O(3), degree=2)]
+        >>> [r.label for r in ek.irreps(groups.O(3), degree=2)]
         ['1a', '3a', '3b', '5a']
-        >>> [r.label for r in irreps(groups.Octa(), degree=None)]
+        >>> [r.label for r in ek.irreps(groups.Octa(), degree=None)]
         ['1a', '3a', '3b', '2a', '1b']
     """
     if degree is not None and degree < 0:
