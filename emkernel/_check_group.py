@@ -170,10 +170,10 @@ def _check_expected(sheet: Sheet, G: MatrixGroup, size, algebra, order, dimensio
         sheet.line("the stated form is invariant", _form_defect(G, F))
     if order is not None:
         wrong = np.inf if size is None else abs(size - order)
-        sheet.line(f"order {order}", wrong, 0, f"found {size or 'infinite'}")
+        sheet.line(f"expected order {order}", wrong, 0, f"found {size or 'an infinite group'}")
     if dimension is not None:
         wrong = np.inf if algebra is None else abs(algebra - dimension)
-        sheet.line(f"Lie algebra of dimension {dimension}", wrong, 0, f"found {algebra}")
+        sheet.line(f"expected a Lie algebra of dimension {dimension}", wrong, 0, f"found {algebra}")
 
 
 def _form_defect(G: MatrixGroup, F: np.ndarray | None) -> float:

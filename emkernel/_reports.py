@@ -44,9 +44,11 @@ class Check:
         return bool(self.error <= self.tol)
 
     def __str__(self) -> str:
-        bound = f"{self.error:8.1e} <= {self.tol:.0e}" if self.tol else f"{self.error:8.3g} == 0    "
-        bound = bound if self.passed else bound.replace("<=", "> ").replace("==", "!=")
-        return f"{'ok  ' if self.passed else 'FAIL'} {bound}  {self.name}" + (
+        if self.tol:
+            bound = f"{self.error:8.1e} {'<=' if self.passed else '> '} {self.tol:.0e}"
+        else:
+            bound = "exact" if self.passed else f"off by {self.error:.3g}" if np.isfinite(self.error) else "wrong"
+        return f"{'ok  ' if self.passed else 'FAIL'} {bound:17}  {self.name}" + (
             f" ({self.note})" if self.note else ""
         )
 

@@ -58,12 +58,14 @@ def load_group(spec: str) -> MatrixGroup:
     found = [k for k, v in content.items() if isinstance(v, MatrixGroup)]
     if not name and len(found) == 1:
         name = found[0]
+    makers = [k for k, v in content.items() if inspect.isfunction(v) and v.__module__ == path.stem]
     if name not in content:
         near = get_close_matches(name or "", [k for k in content if not k.startswith("_")], n=3)
         hint = f"; close to it: {', '.join(near)}" if near else ""
         raise GroupError(
             (f"{path} defines no {name!r}{hint}; " if name else f"{path}: say which group, {path}:NAME; ")
             + (f"its groups are {', '.join(found)}" if found else "it holds no MatrixGroup")
+            + (f"; its functions are {', '.join(makers)}" if makers else "")
         )
     group = content[name]
     if callable(group):

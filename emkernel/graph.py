@@ -37,8 +37,8 @@ def knn_graph(
     """Edges from the k nearest points of the same cloud to each target.
 
     N(i) = the k points j of smallest |x_i - x_j|², with |x|² = xᵀ S x, ties decided by the smaller index j.
-    A cloud with fewer than k candidates gives all it has. On a lattice many distances are equal, and a
-    choice among equals cannot be equivariant: use ``radius_graph`` there.
+    A cloud with fewer than k candidates gives all it has, without a warning, as in PyTorch Geometric. On a lattice
+    many distances are equal, and a choice among equals cannot be equivariant: use ``radius_graph`` there.
 
     Args:
         pos: (N, d) positions of the sources, any d >= 1.
@@ -47,7 +47,9 @@ def knn_graph(
         query: (M, d) positions of the targets; None for ``pos`` itself.
         query_batch: (M,) index of the cloud of each target, given together with ``batch``.
         loop: whether each point is its own first neighbour, counted in k; only without ``query``.
-        metric: (d, d) positive-definite matrix S; None for the identity.
+        metric: (d, d) positive-definite matrix S; None for the identity, under which the graph is invariant only where
+            the group consists of orthogonal matrices: for any other compact group pass an invariant form, as
+            ``torch.as_tensor(G.invariant_form)``. Nothing warns here, as a graph is made without a group.
 
     Returns:
         ``edge_index`` (2, E) int64 on the device of ``pos``: row 0 the source j, row 1 the target i;
@@ -94,7 +96,9 @@ def radius_graph(
         query: (M, d) positions of the targets; None for ``pos`` itself.
         query_batch: (M,) index of the cloud of each target, given together with ``batch``.
         loop: whether each point is its own first neighbour; only without ``query``.
-        metric: (d, d) positive-definite matrix S; None for the identity.
+        metric: (d, d) positive-definite matrix S; None for the identity, under which the graph is invariant only where
+            the group consists of orthogonal matrices: for any other compact group pass an invariant form, as
+            ``torch.as_tensor(G.invariant_form)``. Nothing warns here, as a graph is made without a group.
 
     Returns:
         ``edge_index`` (2, E) int64 on the device of ``pos``: row 0 the source j, row 1 the target i;

@@ -77,6 +77,8 @@ def families() -> dict[str, Callable[..., MatrixGroup]]:
     return {c.__name__: c for c in _CONSTRUCTORS if signature(c).parameters}
 
 
+_BUILDERS = ("Affine", "Direct", "Embed", "Generated", "Semidirect", "Stabiliser", "Tensor", "Wreath")
+
 # Schoenflies symbols that a reader may take for a family of groups: name -> what else it could mean
 _AMBIGUOUS = {
     **{f"C{n}": f"the cyclic group of the plane, C({n})" for n in (1, 2, 3, 4, 6)},
@@ -113,6 +115,10 @@ def get(name: str) -> MatrixGroup:
     call = re.fullmatch(r"(\w+)\(\s*(\d{1,6}(?:\s*,\s*\d{1,6})*)?\s*\)", name, re.ASCII)
     constructor = {c.__name__: c for c in _CONSTRUCTORS}.get(call[1]) if call else None
     if call is None or constructor is None:
+        builder = name.partition("(")[0]
+        if builder in _BUILDERS:
+            raise GroupError(f"{builder} makes a group from others, which have no place in a name: call "
+                             f"emkernel.groups.{builder} in a file my_group.py, and name my_group.py:NAME")
         raise GroupError(f"no group is called {name!r}{_nearest(name)}; `emkernel groups` lists all names")
     numbers = [int(n) for n in (call[2] or "").split(",") if n.strip()]
     expected = list(signature(constructor).parameters)
@@ -122,7 +128,7 @@ def get(name: str) -> MatrixGroup:
 
 
 def _nearest(name: str) -> str:
-    spelt = {known.casefold(): known for known in [*_MEMBERS, *(f"{f}(n)" for f in families())]}
+    spelt = {known.casefold(): known for known in [*_MEMBERS, *(f"{f}(n)" for f in families()), *_BUILDERS]}
     near = [spelt[m] for m in get_close_matches(name.casefold(), spelt, n=4, cutoff=0.6)]
     shorthand = re.fullmatch(r"([A-Za-z]+)(\d+)([a-z]?)", name)
     if shorthand:

@@ -54,8 +54,8 @@ class PointConv(EquivariantModule):
         self_interaction: include the term i = j.
         bias: learnable invariant offset (with the term i = j).
         backend: of the segment reductions, see :func:`emkernel.ops.segment.segment_reduce`.
-        **options: further arguments of :class:`ImplicitKernel` (degree, width, hidden, layers, radial,
-        cutoff, bilinear) or of :class:`FixedKernel`.
+        **options: further arguments of :class:`ImplicitKernel` (degree, width, hidden, layers, radial, cutoff,
+            bilinear) or of :class:`FixedKernel`.
 
     Shapes:
         x (N, rep_in.size), pos (N, d), edge_index (2, E), edge_attr (E, edge_rep.size) -> (N, rep_out.size); with pairs
