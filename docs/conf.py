@@ -39,8 +39,8 @@ copybutton_prompt_is_regexp = True
 
 # ---- tutorials --------------------------------------------------------------------------------------------------
 
-os.environ |= {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "COLUMNS": "100"}
-nb_execution_mode = "cache"
+os.environ |= {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "COLUMNS": "90"}
+nb_execution_mode = "force"  # what is shown is what this version prints; -D nb_execution_mode=cache while writing prose
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_execution_cache_path = str(Path(__file__).parent / "_build" / ".jupyter_cache")
@@ -58,17 +58,36 @@ autodoc_default_options = {"members": True, "exclude-members": "extra_repr"}
 python_maximum_signature_line_length = 78
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
 napoleon_use_rtype = False
 napoleon_custom_sections = ["Shapes"]
 
 
+# one letter with a short index, as x_i, ρ_out, Σ_{j in N(i)}; powers, as g^-1, R^(m d)
+SCRIPT = re.compile(
+    r"(?<![\w`])(?P<base>[^\W\d_])_(?:\{(?P<sub>[^}]*)\}|(?P<short>out|\w{1,2})(?!\w))"
+    r"|\^(?:\{(?P<sup>[^}]*)\}|\((?P<round>[^)]*)\)|(?P<power>[-+⊗]?\w+))"
+)
+
+
+def _script(match: re.Match) -> str:
+    part = match.groupdict()
+    low, high = part["sub"] or part["short"], part["sup"] or part["round"] or part["power"]
+    return rf"{part['base']}\ :sub:`{low}`\ " if low else rf"\ :sup:`{high}`\ "
+
+
 def _as_text(app, what, name, obj, options, lines):
-    """Docstrings are plain text: |x| is a norm there and n*V a product, where reStructuredText sees markup."""
+    """Docstrings are plain text: |x| is a norm there, n*V a product and x_i an index, which reStructuredText reads
+    otherwise or not at all."""
+    in_example = False
     for i, line in enumerate(lines):
-        if not line.lstrip().startswith((">>>", "...", "..")):
-            parts = re.split(r"(``.*?``|:\w+:`.*?`)", line)
-            parts[::2] = [re.sub(r"(?<!\\)([|*])", r"\\\1", part) for part in parts[::2]]
-            lines[i] = "".join(parts)
+        in_example = line.lstrip().startswith(">>>") or (in_example and bool(line.strip()))
+        if in_example or line.lstrip().startswith(".."):
+            continue
+        parts = re.split(r"(``.*?``|:\w+:`.*?`|^ *:\w+ [\w*\\]+:)", line)
+        for k in range(0, len(parts), 2):
+            parts[k] = SCRIPT.sub(_script, re.sub(r"(?<!\\)([|*])", r"\\\1", parts[k]))
+        lines[i] = "".join(parts)
 
 
 def _inline_math(translator, node):

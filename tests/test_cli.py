@@ -11,6 +11,7 @@ import textwrap
 import pytest
 
 import emkernel
+from emkernel import _help
 from emkernel.cli import _parser, load_group, main
 from emkernel.errors import GroupError
 
@@ -223,6 +224,11 @@ def test_help_teaches(run, command):
 def test_a_newcomer_meets_every_command_in_the_help():
     commands = {shlex.split(line, comments=True)[1] for line in COMMAND.findall(HELP[""])}
     assert commands == set(HELP) - {""}
+
+
+@pytest.mark.parametrize("text", [v for name, v in vars(_help).items() if name.isupper()])
+def test_the_help_fits_a_terminal(text):
+    assert max(map(len, text.splitlines())) < 82
 
 
 @pytest.mark.parametrize("command", HELP)
