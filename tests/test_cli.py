@@ -247,7 +247,7 @@ def test_groups_that_the_help_names_exist():
 
 
 def test_the_group_file_of_the_help_is_one(tmp_path):
-    lines = HELP[""].split("1. Define a group.")[1].split("discrete_generators are")[0].splitlines()
+    lines = HELP[""].split("1. Define a group")[1].split("discrete_generators are")[0].splitlines()
     path = tmp_path / "my_group.py"
     path.write_text(textwrap.dedent("\n".join(line for line in lines if line.startswith("     "))), encoding="utf-8")
     assert load_group(f"{path}:G").order == 10
