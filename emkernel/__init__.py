@@ -7,6 +7,7 @@ Welling, Wilson, "A Practical Method for Constructing Equivariant Multilayer Per
 (arXiv 2104.09459).
 """
 
+import logging
 from importlib import import_module
 
 from . import nn
@@ -36,6 +37,7 @@ from .solver.invariants import PolynomialMaps, equivariant_polynomials, invarian
 from .solver.irreps import Irrep, irreps
 
 __version__ = "0.1.0"
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 __all__ = [
     "DataError",

@@ -23,6 +23,15 @@ def harmonic_rep(group: MatrixGroup, channels: int, degree: int) -> Rep:
     """``channels`` copies of the trivial representation and of each irreducible in the polynomials up to ``degree``.
 
     For O(3) these are scalars, vectors, ... up to spin ``degree`` with their natural parity.
+
+    Args:
+        group: the group.
+        channels: copies of each.
+        degree: of the polynomials.
+
+    Example:
+        >>> ek.models.harmonic_rep(groups.O(3), channels=8, degree=2).size  # 8 (1 + 3 + 5)
+        72
     """
     table = irrep_table(group)
     found = {0: table.trivial}
@@ -60,6 +69,13 @@ class SteerableBlock(EquivariantModule):
 
     Shapes:
         as :class:`PointConv`; with a pair (source, target) of x the shortcut is that of the target.
+
+    Example:
+        >>> field = (8 * Scalar + 4 * V)(groups.Oh())
+        >>> block = ek.models.SteerableBlock(field, field, cutoff=2.0)
+        >>> x, pos = torch.randn(50, 20), torch.randn(50, 3)
+        >>> block(x, pos, ek.knn_graph(pos, 8)).shape
+        torch.Size([50, 20])
     """
 
     def __init__(

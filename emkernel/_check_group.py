@@ -20,6 +20,7 @@ from ._check_maps import Count, check_basis, check_couplings, tolerance_of, unse
 from ._check_rep import check_homomorphism
 from ._conditioning import condition
 from ._equivariance import check_equivariance
+from ._progress import working
 from ._reports import SEED, GroupReport, Sheet
 from .errors import GroupError, SolverError
 from .matrix_group import MatrixGroup
@@ -63,9 +64,12 @@ def check_group(
 
     Raises:
         GroupError: the form is not a (d, d) matrix, or the first argument not a group.
+        ValueError: degree < 1.
 
     Example:
-        >>> print(check_group(groups.Th(), order=24))
+        >>> report = ek.check_group(groups.Th(), order=24, quick=True)
+        >>> report.passed, report.dimension, report.is_compact
+        (True, 0, True)
     """
     if not isinstance(G, MatrixGroup):
         raise GroupError(f"expected a MatrixGroup, got {type(G).__name__}")
@@ -73,9 +77,14 @@ def check_group(
     if forms.ndim not in (2, 3) or forms.shape[-2:] != (G.d, G.d):
         raise GroupError(f"form has shape {forms.shape}, expected ({G.d}, {G.d})")
     degree = whole(degree, "degree")
-    sheet = Sheet()
+    with working(f"checking {G.name}") as say:
+        sheet = Sheet(lambda title: say(f"checking {G.name}, {title}"))
+        return _report(sheet, G, order, dimension, forms.reshape(-1, G.d, G.d), degree, quick)
+
+
+def _report(sheet: Sheet, G: MatrixGroup, order, dimension, forms: np.ndarray, degree: int, quick: bool) -> GroupReport:
     size, compact, algebra, splits = _check_size(sheet, G)
-    _check_expected(sheet, G, size, algebra, order, dimension, forms.reshape(-1, G.d, G.d))
+    _check_expected(sheet, G, size, algebra, order, dimension, forms)
     sheet.section("invariants")
     sheet.attempt("invariant forms", check_forms, sheet, G)
     sheet.attempt("invariant polynomials", check_polynomials, sheet, G)
@@ -161,10 +170,10 @@ def _check_expected(sheet: Sheet, G: MatrixGroup, size, algebra, order, dimensio
         sheet.line("the stated form is invariant", _form_defect(G, F))
     if order is not None:
         wrong = np.inf if size is None else abs(size - order)
-        sheet.line(f"order {order}", wrong, 0, f"found {size or 'infinite'}")
+        sheet.line(f"expected order {order}", wrong, 0, f"found {size or 'an infinite group'}")
     if dimension is not None:
         wrong = np.inf if algebra is None else abs(algebra - dimension)
-        sheet.line(f"Lie algebra of dimension {dimension}", wrong, 0, f"found {algebra}")
+        sheet.line(f"expected a Lie algebra of dimension {dimension}", wrong, 0, f"found {algebra}")
 
 
 def _form_defect(G: MatrixGroup, F: np.ndarray | None) -> float:

@@ -39,7 +39,7 @@ def check_rep(rep: Rep, *, tol: float = EXACT) -> RepReport:
         RepError: not a bound representation.
 
     Example:
-        >>> check_rep((V**2)(G)).passed
+        >>> ek.check_rep((V**2)(groups.Oh())).passed
         True
     """
     if not isinstance(rep, Rep):

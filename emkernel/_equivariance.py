@@ -67,7 +67,8 @@ def equivariance_error(
         RepError: representations that are missing, unbound, of two groups, or do not fit the tensors.
 
     Example:
-        >>> equivariance_error(Linear(V(G), V(G)), [torch.randn(5, G.d)], [V(G)], V(G)) < 1e-5
+        >>> vector = V(groups.Oh())
+        >>> ek.equivariance_error(nn.Linear(vector, vector), [torch.randn(5, 3)], [vector], vector) < 1e-5
         True
     """
     elements = sample_elements(group_of(args, reps_in, rep_out), n, generator)
@@ -271,7 +272,9 @@ def check_equivariance(
         TypeError: the module does not say what it maps, and nor does the call.
 
     Example:
-        >>> print(check_equivariance(PointConv(V(G), V(G))))
+        >>> vector = V(groups.Oh())
+        >>> ek.check_equivariance(nn.PointConv(vector, vector)).passed
+        True
     """
     generator = torch.Generator().manual_seed(SEED)
     drawn = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pickle
 import shutil
@@ -26,6 +27,8 @@ __all__ = [
     "write_json",
     "write_text",
 ]
+
+log = logging.getLogger("emkernel.train")
 
 
 class EpochShuffle(torch.utils.data.Sampler[list[int]]):
@@ -133,6 +136,12 @@ def keeper(pl, out: Path, metric: str, others: Iterable[str], higher: bool, pati
                     "lr": trainer.optimizers[0].param_groups[0]["lr"],
                     "seconds": time.time() - self.began,
                 }
+            )
+            log.info(
+                "epoch %d of %s: %s",
+                trainer.current_epoch + 1,
+                trainer.max_epochs,
+                ", ".join(f"{k} {v:.4g}" for k, v in self.rows[-1].items() if k != "epoch"),
             )
             part = out / "checkpoints" / "last.ckpt.part"
             trainer.save_checkpoint(part)

@@ -22,7 +22,15 @@ WIDTH = 100
 
 @dataclass(frozen=True)
 class Check:
-    """One line of a report: a relative error, or the amount by which a number is wrong, against its tolerance."""
+    """One line of a report: a relative error, or the amount by which a number is wrong, against its tolerance.
+
+    Attributes:
+        name: what was checked.
+        error: how far off it is.
+        tol: largest error that passes; 0 for a count.
+        note: shown in brackets.
+        dtype: in which it was computed.
+    """
 
     name: str
     error: float
@@ -36,9 +44,11 @@ class Check:
         return bool(self.error <= self.tol)
 
     def __str__(self) -> str:
-        bound = f"{self.error:8.1e} <= {self.tol:.0e}" if self.tol else f"{self.error:8.3g} == 0    "
-        bound = bound if self.passed else bound.replace("<=", "> ").replace("==", "!=")
-        return f"{'ok  ' if self.passed else 'FAIL'} {bound}  {self.name}" + (
+        if self.tol:
+            bound = f"{self.error:8.1e} {'<=' if self.passed else '> '} {self.tol:.0e}"
+        else:
+            bound = "exact" if self.passed else f"off by {self.error:.3g}" if np.isfinite(self.error) else "wrong"
+        return f"{'ok  ' if self.passed else 'FAIL'} {bound:17}  {self.name}" + (
             f" ({self.note})" if self.note else ""
         )
 
@@ -182,9 +192,14 @@ def _wrapped(text: str, first: int, rest: int) -> str:
 
 
 class Sheet:
-    """A report as it is written; what raises becomes a red line with the text of the exception."""
+    """A report as it is written; what raises becomes a red line with the text of the exception.
 
-    def __init__(self) -> None:
+    Args:
+        say: told the title of each section as it begins.
+    """
+
+    def __init__(self, say: Callable[[str], None] = lambda title: None) -> None:
+        self._say = say
         self.sections: list[Section] = []
         self._open("")
 
@@ -197,6 +212,7 @@ class Sheet:
     def section(self, title: str) -> None:
         """End the present section and begin another."""
         self.close()
+        self._say(title)
         self._open(title)
 
     def close(self) -> None:

@@ -40,6 +40,9 @@ class RunConfig:
         rotations: of modelnet, in training and validation: "so3", "z" or "none".
         model: arguments of the network, such as channels, degree, layers; nonlinearity is "gate" or "orbit".
         average: decay of the exponential moving average of the weights that is validated; 0 for none.
+
+    Raises:
+        ValueError: an unknown task, or a number below one.
     """
 
     task: str
@@ -110,7 +113,16 @@ class Task:
 
 
 def random_rotations(n: int, kind: str = "so3", generator: torch.Generator | None = None) -> torch.Tensor:
-    """(n, 3, 3) rotations, uniform in SO(3) (from unit quaternions) or about the z axis."""
+    """(n, 3, 3) rotations, uniform in SO(3) (from unit quaternions) or about the z axis.
+
+    Args:
+        n: how many.
+        kind: "so3" or "z".
+        generator: source of randomness; None uses torch's default generator.
+
+    Raises:
+        ValueError: another kind.
+    """
     if kind == "z":
         t = 2 * torch.pi * torch.rand(n, generator=generator)
         zero, one = torch.zeros(n), torch.ones(n)

@@ -25,7 +25,7 @@ class GraphBatch:
         cell: (num_graphs, d, d) lattice vectors of each crystal as rows; None where nothing is periodic.
 
     Example:
-        >>> GraphBatch(torch.zeros(3, 3), torch.tensor([0, 0, 1]), 2)
+        >>> ek.GraphBatch(torch.zeros(3, 3), torch.tensor([0, 0, 1]), 2)
         GraphBatch(num_graphs=2, pos=(3, 3))
     """
 

@@ -41,7 +41,8 @@ def character(rep: Rep, g: GroupElement) -> np.ndarray:
         RepError: unbound, or an element of another group.
 
     Example:
-        >>> character(V(SO3), SO3.identity)
+        >>> SO3 = groups.SO(3)
+        >>> ek.character(V(SO3), SO3.identity)
         array(3.)
     """
     if not isinstance(rep, Rep):
@@ -90,7 +91,7 @@ def conjugacy_classes(group: MatrixGroup) -> ConjugacyClasses:
         GroupError: the group is infinite or has more than 20,000 elements.
 
     Example:
-        >>> conjugacy_classes(groups.Octa()).sizes.tolist()
+        >>> ek.conjugacy_classes(groups.Octa()).sizes.tolist()
         [1, 8, 6, 3, 6]
     """
     table = cayley(group)
@@ -134,7 +135,7 @@ def character_table(group: MatrixGroup) -> CharacterTable:
         SolverError: the characters are not orthonormal, or not as many as classes.
 
     Example:
-        >>> character_table(groups.Octa()).real.shape
+        >>> ek.character_table(groups.Octa()).real.shape
         (5, 5)
     """
     classes = conjugacy_classes(group)
@@ -184,7 +185,8 @@ def inner_product(a: Rep, b: Rep) -> int:
         SolverError: the mean of the characters is no integer, or the solver has no answer that can be trusted.
 
     Example:
-        >>> inner_product(Scalar(SO3), (V**4)(SO3))
+        >>> SO3 = groups.SO(3)
+        >>> ek.inner_product(Scalar(SO3), (V**4)(SO3))
         3
     """
     group = _same_group(a, b)
@@ -211,7 +213,7 @@ def frobenius_schur(rep: Rep) -> int:
         SolverError: the mean is no integer, or the solver has no answer that can be trusted.
 
     Example:
-        >>> frobenius_schur(V(groups.SU(2)))  # quaternions
+        >>> ek.frobenius_schur(V(groups.SU(2)))  # quaternions
         -2
     """
     group = _same_group(rep, rep)
@@ -242,7 +244,7 @@ def molien(rep: Rep, degree: int) -> list[int]:
         SolverError: a mean is no integer, or the solver has no answer that can be trusted.
 
     Example:
-        >>> molien(V(groups.Oh()), 6)  # generated in degrees 2, 4 and 6
+        >>> ek.molien(V(groups.Oh()), 6)  # generated in degrees 2, 4 and 6
         [1, 0, 1, 0, 2, 0, 3]
     """
     group = _same_group(rep, rep)

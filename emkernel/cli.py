@@ -11,6 +11,8 @@ import runpy
 import shlex
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -18,6 +20,8 @@ import numpy as np
 
 import emkernel
 
+from . import _help
+from ._progress import LineHandler, hidden
 from .errors import DataError, GroupError, RepError, SolverError
 from .matrix_group import MatrixGroup
 
@@ -38,7 +42,10 @@ NETWORK = {
 
 
 def load_group(spec: str) -> MatrixGroup:
-    """A group from a catalogue name ("O3", "C(7)"), or "file.py:NAME": a MatrixGroup or a function that returns one.
+    """A group by name: of the catalogue ("O3", "C(7)"), or "file.py:NAME", a MatrixGroup or a function that makes one.
+
+    Args:
+        spec: the name.
 
     Raises:
         GroupError: no such name, file or object, or not a group.
@@ -58,12 +65,14 @@ def load_group(spec: str) -> MatrixGroup:
     found = [k for k, v in content.items() if isinstance(v, MatrixGroup)]
     if not name and len(found) == 1:
         name = found[0]
+    makers = [k for k, v in content.items() if inspect.isfunction(v) and v.__module__ == path.stem]
     if name not in content:
         near = get_close_matches(name or "", [k for k in content if not k.startswith("_")], n=3)
         hint = f"; close to it: {', '.join(near)}" if near else ""
         raise GroupError(
             (f"{path} defines no {name!r}{hint}; " if name else f"{path}: say which group, {path}:NAME; ")
             + (f"its groups are {', '.join(found)}" if found else "it holds no MatrixGroup")
+            + (f"; its functions are {', '.join(makers)}" if makers else "")
         )
     group = content[name]
     if callable(group):
@@ -90,87 +99,114 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="emkernel",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Steerable point convolutions for any matrix group given by its generators.",
-        epilog="examples:\n  emkernel groups\n  emkernel check my_group.py:G\n  emkernel train nbody --group O2z\n"
-        "  emkernel train qm9 --group O3 --root data/qm9 --epochs 40",
+        description=_help.MAIN,
+        epilog=_help.MAIN_END,
     )
     parser.add_argument("--version", action="version", version=f"emkernel {emkernel.__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{groups,check,train}")
-    commands.add_parser("groups", help="list the catalogue")
+    commands = parser.add_subparsers(
+        title="commands",
+        dest="command",
+        required=True,
+        metavar="{groups,check,train}",
+        help="emkernel COMMAND --help says more",
+    )
+    commands.add_parser(
+        "groups",
+        help="list the groups that have a name",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=_help.GROUPS,
+        epilog=_help.GROUPS_END,
+    )
     check = commands.add_parser(
         "check",
-        help="check a group: generators, irreducibles, couplings, equivariance",
+        help="show what a group is and check all that is built on it",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="examples:\n  emkernel check Oh\n  emkernel check 'C(7)' --order 7\n"
-        "  emkernel check my_group.py:G --degree 3 --html report.html\n"
-        "  emkernel check Lorentz --dimension 6 --form 'diag(1, -1, -1, -1)'",
+        description=_help.CHECK,
+        epilog=_help.CHECK_END,
     )
-    check.add_argument("group", help="catalogue name, or my_group.py:NAME")
-    check.add_argument(
-        "--degree", type=int, default=2, help="highest tensor power of V that is split (default 2)"
-    )
-    check.add_argument("--order", type=int, help="number of elements it should have")
-    check.add_argument("--dimension", type=int, help="dimension its Lie algebra should have")
+    check.add_argument("group", help="a name of the catalogue, a family as 'C(7)', or my_group.py:NAME")
+    check.add_argument("--order", type=int, metavar="N", help="the number of elements it must have")
+    check.add_argument("--dimension", type=int, metavar="N", help="the dimension its Lie algebra must have")
     check.add_argument(
         "--form",
         action="append",
-        help="bilinear form that it should preserve, 'diag(1, -1)' or '[[0, 1], [-1, 0]]'; may be repeated",
+        metavar="F",
+        help="a matrix F that it must preserve, h^T F h = F: 'diag(1, -1)' or '[[0, 1], [-1, 0]]'; may be repeated",
     )
     check.add_argument(
-        "--quick", action="store_true", help="only what the group is: no maps, couplings or layers"
+        "--degree", type=int, default=2, metavar="K",
+        help="split the tensor powers of V up to this one into irreducibles (default 2)",
+    )  # fmt: skip
+    check.add_argument(
+        "--quick", action="store_true", help="only what the group is: no equivariant maps, couplings or layers"
     )
     check.add_argument("--html", metavar="FILE", help="also write a page that shows the group: orbit, kernel, errors")
     run = commands.add_parser(
-        "train", help="train a reference model", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        "train",
+        help="train a reference network that is equivariant under a group",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=_help.TRAIN,
+        epilog=_help.TRAIN_END,
     )
-    run.add_argument("task", choices=("nbody", "qm9", "modelnet", "dielectric"))
+    run.add_argument("task", choices=("nbody", "qm9", "modelnet", "dielectric"), help="see above")
     run.add_argument(
-        "--group", default=None, help="catalogue name, or my_group.py:NAME (nbody: O2z, otherwise O3)"
+        "--group", help="a name of the catalogue, or my_group.py:NAME (default O2z for nbody, O3 otherwise)"
     )
     run.add_argument("--root", help="file or folder of the data (not for nbody)")
     run.add_argument("--out", help="folder of the run (default runs/TASK-GROUP)")
+    run.add_argument("--resume", action="store_true", help="go on with the run in --out after its last whole epoch")
     run.add_argument(
-        "--resume", action="store_true", help="continue the run in --out from its last checkpoint"
+        "--target", help="of qm9: mu, alpha, homo, lumo, gap, ... (default mu); of dielectric: electronic or total"
     )
-    run.add_argument("--target", help="property of qm9 (mu); tensor of dielectric, electronic or total (electronic)")
     run.add_argument(
-        "--field", default="electric", choices=("electric", "magnetic", "none"), help="of nbody, along z"
-    )
-    run.add_argument("--rotations", default="so3", choices=("so3", "z", "none"), help="of modelnet, random")
+        "--field", default="electric", choices=("electric", "magnetic", "none"),
+        help="of nbody, along z (default electric); each has a symmetry of its own: O2z, SO2zInv, O3",
+    )  # fmt: skip
+    run.add_argument(
+        "--rotations", default="so3", choices=("so3", "z", "none"),
+        help="of modelnet: shapes are turned at random, in training and validation (default so3)",
+    )  # fmt: skip
+    learning = run.add_argument_group("learning", "AdamW; where nothing is said each task has its own default")
     for name, kind, text in (
         ("epochs", int, "passes over the training data"),
-        ("batch-size", int, "items per step"),
-        ("lr", float, "highest learning rate"),
-        ("n-train", int, "use so many training items"),
-        ("average", float, "decay of the moving average of the weights, 0 for none"),
+        ("batch-size", int, "items in each step"),
+        ("lr", float, "the highest learning rate, after warming up and before the cosine to zero"),
+        ("n-train", int, "use only so many training items"),
+        ("average", float, "validate a moving average of the weights with this decay; 0 for none"),
         ("patience", int, "stop after so many epochs without improvement"),
     ):
-        run.add_argument(f"--{name}", type=kind, help=text)
-    run.add_argument("--seed", type=int, default=0)
+        learning.add_argument(f"--{name}", type=kind, help=text)
+    learning.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation (default 0)")
+    network = run.add_argument_group("network")
     for name, kind, text in (
-        ("channels", _integers, "copies of each irreducible; modelnet: a,b,c per layer"),
-        ("degree", int, "highest irreducible kept"),
-        ("layers", int, "convolutions (not of modelnet)"),
-        ("kernel", str, "implicit, or fixed: the baseline in a fixed basis"),
-        ("width", int, "hidden channels of the implicit kernel"),
-        ("hidden", int, "width of its MLP"),
-        ("nonlinearity", str, "gate, or orbit: quotient ELU"),
+        ("channels", _integers, "copies of each irreducible in a field; of modelnet one number a layer, as 16,32,64"),
+        ("degree", int, "fields carry the irreducibles of the polynomials of an edge up to this degree"),
+        ("layers", int, "number of convolutions (not of modelnet)"),
+        ("kernel", str, "implicit, a network of the edge; or fixed, the baseline in a fixed steerable basis"),
+        ("width", int, "channels of each irreducible inside the implicit kernel"),
+        ("hidden", int, "width of the multilayer perceptron inside the implicit kernel"),
+        ("nonlinearity", str, "gate, or orbit: the quotient ELU on functions on the orbit of a vector"),
         ("attributes", _names, "seen by the kernel: charges,velocities; of qm9 bonds,atoms; of crystals atoms; none"),
         ("radius", float, "join atoms closer than this, in angstrom: of qm9 instead of bonded ones; of dielectric (5)"),
         ("points", _integers, "of modelnet: a,b,c points that each layer keeps"),
         ("neighbours", _integers, "of modelnet: nearest points that each layer joins, k or a,b,c"),
         ("cutoffs", _floats, "of modelnet: a,b,c length scale of each layer"),
     ):
-        run.add_argument(f"--{name}", type=kind, help=text)
-    run.add_argument(
+        network.add_argument(f"--{name}", type=kind, help=text)
+    network.add_argument(
         "--invariant", action="store_true", default=None, help="of modelnet: the last layer returns invariants"
     )
-    run.add_argument("--max-time", help="stop after DD:HH:MM:SS")
-    run.add_argument("--accelerator", default="auto")
-    run.add_argument("--devices", default="auto")
-    run.add_argument("--precision", default="32-true")
-    run.add_argument("--tensorboard", action="store_true", help="also write events for TensorBoard")
-    run.add_argument("--no-progress", action="store_true")
+    machine = run.add_argument_group("machine", "as of Lightning's Trainer")
+    machine.add_argument("--max-time", metavar="DD:HH:MM:SS", help="stop after this time; --resume goes on")
+    machine.add_argument("--accelerator", default="auto", help="cpu, gpu, ... (default auto)")
+    machine.add_argument("--devices", default="auto", help="how many, or which (default auto)")
+    machine.add_argument("--precision", default="32-true", help="32-true, 64-true, bf16-mixed, ... (default 32-true)")
+    machine.add_argument("--tensorboard", action="store_true", help="also write events for TensorBoard")
+    for command in commands.choices.values():
+        say = command.add_argument_group("what is said meanwhile, on standard error").add_argument
+        say("-v", "--verbose", action="count", default=0, help="log what took long, and each epoch; -vv all")
+        say("-q", "--quiet", action="store_true", help="no line of progress and no warnings, errors alone")
+        say("--no-progress", action="store_true", help="no line of progress; where there is no terminal there is none")
     return parser
 
 
@@ -303,13 +339,34 @@ def _decimals(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.4f}"
 
 
+@contextmanager
+def _voice(args) -> Iterator[None]:
+    """Records of logging on standard error, as many as were asked for, and the line of progress or none."""
+    log, handler = logging.getLogger("emkernel"), LineHandler()
+    level, propagate = log.level, log.propagate
+    log.addHandler(handler)
+    log.setLevel(logging.ERROR if args.quiet else (logging.WARNING, logging.INFO, logging.DEBUG)[min(args.verbose, 2)])
+    log.propagate = False
+    try:
+        with hidden() if args.quiet or args.no_progress else nullcontext():
+            yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+        log.propagate = propagate
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0 done, 1 a check failed, 2 wrong input, 130 interrupted."""
-    logging.basicConfig(format="%(message)s")
+    """Run the command in ``argv``, by default that of the process.
+
+    Returns:
+        The exit status: 0 done, 1 a check failed, 2 wrong input, 130 interrupted.
+    """
     args = _parser().parse_args(argv)
     args.words = ["emkernel", *(sys.argv[1:] if argv is None else argv)]
     try:
-        return {"groups": lambda _: _groups(), "check": _check, "train": _train}[args.command](args)
+        with _voice(args):
+            return {"groups": lambda _: _groups(), "check": _check, "train": _train}[args.command](args)
     except BrokenPipeError:
         return 0
     except (GroupError, RepError, DataError, SolverError, ValueError, OSError, ImportError) as e:

@@ -29,8 +29,10 @@ class Rep:
     """A representation of a group, or an expression that becomes one when it is bound: ``rep(G)``.
 
     Example:
+        >>> G = groups.Oh()
         >>> rep = (8 * Scalar + 4 * V + 2 * V**2)(G)
         >>> rep.size, rep.rho(G.sample(1)[0]).shape
+        (38, (38, 38))
     """
 
     group: MatrixGroup | None
@@ -344,7 +346,12 @@ V = VectorRep()
 
 
 def T(p: int, q: int = 0) -> Rep:
-    """Tensors of rank (p, q): V^⊗p ⊗ V*^⊗q."""
+    """Tensors of rank (p, q): V^⊗p ⊗ V*^⊗q.
+
+    Example:
+        >>> T(1, 1)(groups.GL(3)).size  # linear maps V -> V
+        9
+    """
     return V**p * V.T**q
 
 

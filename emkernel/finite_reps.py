@@ -38,6 +38,11 @@ class PermutationRep(Rep):
         permutations: (M, P) integers: the generator h_i sends point x to ``permutations[i, x]``.
         name: for people.
         points: (P, d) the points, where they are vectors of V.
+
+    Example:
+        >>> corners = ek.permutation_rep(groups.D(4), points=[[1, 1]])  # of a square
+        >>> corners.size, ek.inner_product(Scalar(groups.D(4)), corners)
+        (4, 1)
     """
 
     group: MatrixGroup
@@ -140,7 +145,7 @@ def permutation_rep(
             a relation of the group; orbits that are not finite.
 
     Example:
-        >>> permutation_rep(Oh, points=[[1, 0, 0]]).size  # the faces of a cube
+        >>> ek.permutation_rep(groups.Oh(), points=[[1, 0, 0]]).size  # the faces of a cube
         6
     """
     if not isinstance(group, MatrixGroup):
@@ -175,7 +180,7 @@ def regular(group: MatrixGroup) -> PermutationRep:
         GroupError: the group is infinite or has more than 20,000 elements.
 
     Example:
-        >>> regular(Oh).size
+        >>> ek.regular(groups.Oh()).size
         48
     """
     return PermutationRep(group, _integers(cayley(group).left), "regular")
@@ -196,7 +201,7 @@ def quotient(group: MatrixGroup, subgroup) -> PermutationRep:
         RepError: generators of the subgroup that do not lie in the group.
 
     Example:
-        >>> quotient(Oh, groups.Cnv(4)).size  # the six faces of a cube, each kept by a C4v
+        >>> ek.quotient(groups.Oh(), groups.Cnv(4)).size  # the six faces of a cube, each kept by a C4v
         6
     """
     table = cayley(group)
@@ -222,7 +227,7 @@ def induced(group: MatrixGroup, rep: Rep) -> GivenRep:
         SolverError: elements of H are not recognised, for want of digits.
 
     Example:
-        >>> induced(Oh, V(groups.Cnv(4))).size  # a vector on each face of a cube
+        >>> ek.induced(groups.Oh(), V(groups.Cnv(4))).size  # a vector on each face of a cube
         18
     """
     if not isinstance(rep, Rep):

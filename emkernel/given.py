@@ -45,8 +45,8 @@ class GivenRep(Rep):
         RepError: the number of images or their shapes do not fit the group, or the images break one of its relations.
 
     Example:
-        >>> C4 = MatrixGroup("C4", [[[0, -1], [1, 0]]])
-        >>> GivenRep(C4, [[[-1.0]]], name="sign").rho(C4.generators[0])
+        >>> C4 = ek.MatrixGroup("C4", [[[0, -1], [1, 0]]])
+        >>> ek.GivenRep(C4, [[[-1.0]]], name="sign").rho(C4.generators[0])
         array([[-1.]])
     """
 
@@ -147,7 +147,8 @@ def from_function(
         RepError: values that are not square matrices of one size, ρ is no homomorphism, or dρ not its derivative.
 
     Example:
-        >>> from_function(O3, lambda g: np.linalg.det(g) * g, name="pseudovector").size
+        >>> O3 = groups.O(3)
+        >>> ek.from_function(O3, lambda g: np.linalg.det(g) * g, name="pseudovector").size
         3
     """
     check_is_group(group)

@@ -40,8 +40,8 @@ def knn_graph(
     """Edges from the k nearest points of the same cloud to each target.
 
     N(i) = the k points j of smallest |x_i - x_j|², with |x|² = xᵀ S x, ties decided by the smaller index j.
-    A cloud with fewer than k candidates gives all it has. On a lattice many distances are equal, and a
-    choice among equals cannot be equivariant: use ``radius_graph`` there.
+    A cloud with fewer than k candidates gives all it has, without a warning, as in PyTorch Geometric. On a lattice
+    many distances are equal, and a choice among equals cannot be equivariant: use ``radius_graph`` there.
 
     Args:
         pos: (N, d) positions of the sources, any d >= 1.
@@ -50,7 +50,9 @@ def knn_graph(
         query: (M, d) positions of the targets; None for ``pos`` itself.
         query_batch: (M,) index of the cloud of each target, given together with ``batch``.
         loop: whether each point is its own first neighbour, counted in k; only without ``query``.
-        metric: (d, d) positive-definite matrix S; None for the identity.
+        metric: (d, d) positive-definite matrix S; None for the identity, under which the graph is invariant only where
+            the group consists of orthogonal matrices: for any other compact group pass an invariant form, as
+            ``torch.as_tensor(G.invariant_form)``. Nothing warns here, as a graph is made without a group.
 
     Returns:
         ``edge_index`` (2, E) int64 on the device of ``pos``: row 0 the source j, row 1 the target i;
@@ -60,7 +62,7 @@ def knn_graph(
         ValueError: for wrong shapes, positions that are not finite, k < 1, or a bad metric.
 
     Example:
-        >>> knn_graph(torch.tensor([[0.0], [1.0], [3.0]]), 1)
+        >>> ek.knn_graph(torch.tensor([[0.0], [1.0], [3.0]]), 1)
         tensor([[1, 0, 1],
                 [0, 1, 2]])
 
@@ -97,7 +99,9 @@ def radius_graph(
         query: (M, d) positions of the targets; None for ``pos`` itself.
         query_batch: (M,) index of the cloud of each target, given together with ``batch``.
         loop: whether each point is its own first neighbour; only without ``query``.
-        metric: (d, d) positive-definite matrix S; None for the identity.
+        metric: (d, d) positive-definite matrix S; None for the identity, under which the graph is invariant only where
+            the group consists of orthogonal matrices: for any other compact group pass an invariant form, as
+            ``torch.as_tensor(G.invariant_form)``. Nothing warns here, as a graph is made without a group.
 
     Returns:
         ``edge_index`` (2, E) int64 on the device of ``pos``: row 0 the source j, row 1 the target i;
@@ -107,7 +111,7 @@ def radius_graph(
         ValueError: for wrong shapes, positions that are not finite, r <= 0, or a bad metric.
 
     Example:
-        >>> radius_graph(torch.tensor([[0.0], [1.0], [3.0]]), 1.5)
+        >>> ek.radius_graph(torch.tensor([[0.0], [1.0], [3.0]]), 1.5)
         tensor([[1, 0],
                 [0, 1]])
 
@@ -221,7 +225,7 @@ def interval_graph(
 
     Example:
         >>> x = torch.tensor([[0.0, 0.0], [5.0, 5.0], [3.0, 0.0]])
-        >>> interval_graph(x, 1.0, torch.diag(torch.tensor([1.0, -1.0])))
+        >>> ek.interval_graph(x, 1.0, torch.diag(torch.tensor([1.0, -1.0])))
         tensor([[1, 0],
                 [0, 1]])
 
@@ -261,6 +265,7 @@ def random_subset(batch: Tensor, n: int, *, generator: torch.Generator | None = 
         ValueError: if ``batch`` is not a vector of integers >= 0, or n is not an integer >= 0.
 
     Example:
+        >>> from emkernel.graph import random_subset
         >>> random_subset(torch.tensor([0, 0, 0, 1]), 2).shape
         torch.Size([3])
 

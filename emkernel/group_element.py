@@ -47,6 +47,11 @@ class GroupElement:
         coefs: (*batch, steps, D) coefficients c of the Lie algebra generators.
         index: (*batch, steps) which discrete generator, i.
         power: (*batch, steps) its power p; 0 leaves the step to the exponential alone.
+
+    Example:
+        >>> g = groups.Oh().sample(5)
+        >>> g.matrix.shape, np.allclose((g[0] @ g[0].inverse).matrix, np.eye(3))
+        ((5, 3, 3), True)
     """
 
     group: MatrixGroup
@@ -60,7 +65,7 @@ class GroupElement:
         return self.evaluate(self.group.discrete_generators, self.group.lie_algebra)
 
     def evaluate(self, discrete: np.ndarray, lie: np.ndarray) -> np.ndarray:
-        """The word in other images of the generators: (M, s, s), (D, s, s) -> (*batch, s, s)."""
+        """The word in other images of the generators: discrete (M, s, s), lie (D, s, s) -> (*batch, s, s)."""
         size = discrete.shape[-1] if len(discrete) else lie.shape[-1]
         batch, steps = self.index.shape[:-1], self.index.shape[-1]
         out = np.broadcast_to(np.eye(size), (*batch, size, size)).copy()

@@ -45,7 +45,7 @@ def e3nn_rep(group: MatrixGroup, irreps: str) -> Rep:
         RepError: no irreducibles of e3nn.
 
     Example:
-        >>> rep = e3nn_rep(groups.O(3), "8x0e + 4x1o + 2x2e")
+        >>> rep = ek.e3nn_rep(groups.O(3), "8x0e + 4x1o + 2x2e")
         >>> conv = nn.PointConv(rep, rep)
         >>> rep.size
         30
@@ -84,10 +84,10 @@ def e3nn_basis(rep: Rep) -> tuple[str, np.ndarray]:
         GroupError: another group, or other coordinates.
 
     Example:
-        >>> irreps, Q = e3nn_basis((Scalar + V**2)(groups.O(3)))
+        >>> irreps, Q = ek.e3nn_basis((Scalar + V**2)(groups.O(3)))
         >>> irreps
         '2x0e+1x1e+1x2e'
-        >>> y = x @ torch.as_tensor(Q, dtype=x.dtype).T  # and back: y @ inv(Q).T
+        >>> y = np.random.default_rng(0).standard_normal((5, 10)) @ Q.T  # and back: y @ inv(Q).T
     """
     group = rep._require_bound()
     _check_orthogonal(group)

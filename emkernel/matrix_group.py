@@ -39,7 +39,7 @@ class MatrixGroup:
             that misses a finite order by less than typed digits would explain (see :meth:`polished`).
 
     Example:
-        >>> C4 = MatrixGroup("C4", discrete_generators=[[[0, -1], [1, 0]]])
+        >>> C4 = ek.MatrixGroup("C4", discrete_generators=[[[0, -1], [1, 0]]])
         >>> C4.order, C4.is_compact
         (4, True)
     """
@@ -98,7 +98,8 @@ class MatrixGroup:
             GroupError: a discrete generator turns by an angle that float32 does not tell from others.
 
         Example:
-            >>> MatrixGroup.from_emlp(emlp.groups.D(5)).order
+            >>> import emlp.groups
+            >>> ek.MatrixGroup.from_emlp(emlp.groups.D(5)).order
             10
         """
         if not all(hasattr(group, name) for name in ("d", "discrete_generators", "lie_algebra")):
@@ -137,7 +138,7 @@ class MatrixGroup:
             GroupError: not a permutation of n points, or n is unknown.
 
         Example:
-            >>> MatrixGroup.from_permutations("M_11", [[(1, 9), (3, 10), (4, 2), (7, 6)],
+            >>> ek.MatrixGroup.from_permutations("M_11", [[(1, 9), (3, 10), (4, 2), (7, 6)],
             ...     [(0, 3, 7, 1), (2, 5, 6, 4)]], points=11).d
             11
         """
@@ -299,7 +300,11 @@ class MatrixGroup:
 
     @cached_property
     def orthogonal_basis(self) -> np.ndarray | None:
-        """L with L g L^-1 orthogonal for all g (upper triangular, S = L^T L), or None when not compact."""
+        """L with L g L^-1 orthogonal for all g (upper triangular, S = L^T L), or None when not compact.
+
+        Raises:
+            GroupError: the digits of the generators do not decide whether the group is compact.
+        """
         scale = self._units[:, None] / self._units
         lie = self.lie_algebra * scale
         basis = _compact.orthogonal_basis(

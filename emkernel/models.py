@@ -39,8 +39,9 @@ def match_channels(build: Callable[[int], nn.Module], target: int | nn.Module, t
         ValueError: no number of channels comes so close.
 
     Example:
-        >>> implicit = ParticleNet(G, channels=8)
-        >>> match_channels(lambda c: ParticleNet(G, channels=c, kernel="fixed"), implicit)
+        >>> G, net = groups.O2z(), ek.models.ParticleNet
+        >>> ek.models.match_channels(lambda c: net(G, channels=c, kernel="fixed"), net(G, channels=4))
+        12
     """
 
     @cache
@@ -108,6 +109,18 @@ class MoleculeNet(EquivariantModule):
 
     Shapes:
         GraphBatch of molecules -> (num_graphs,)
+
+    Raises:
+        ValueError: an unknown target.
+
+    Example:
+        >>> bond = {"bond": torch.tensor([1, 1, 1, 1])}  # water: O, H, H, joined by single bonds
+        >>> edges = torch.tensor([[0, 1, 0, 2], [1, 0, 2, 0]])
+        >>> pos = torch.tensor([[0.0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
+        >>> water = ek.GraphBatch(
+        ...     pos, torch.zeros(3).long(), 1, x={"z": torch.tensor([3, 0, 0])}, edge_index=edges, edge_attr=bond)
+        >>> ek.models.MoleculeNet(groups.O(3), channels=4, layers=1)(water).shape
+        torch.Size([1])
     """
 
     def __init__(
@@ -230,6 +243,15 @@ class ShapeNet(EquivariantModule):
     Shapes:
         GraphBatch of point clouds -> (num_graphs, classes) logits; ``graphs`` are those of :meth:`graphs`, to be passed
         where the network is compiled, as how many edges there are cannot be known there
+
+    Raises:
+        ValueError: lists of different lengths.
+
+    Example:
+        >>> sizes = {"channels": (4, 4), "points": (32, 8), "neighbours": (8, 8), "cutoffs": (0.5, 1.0)}
+        >>> net = ek.models.ShapeNet(groups.O(3), 10, normals=False, degree=1, **sizes)
+        >>> net(ek.GraphBatch(torch.randn(128, 3), torch.arange(2).repeat_interleave(64), 2)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(
@@ -325,6 +347,11 @@ class ParticleNet(EquivariantModule):
 
     Shapes:
         GraphBatch with x["vel"] (N, d), x["charge"] (N, 1) -> (N, d)
+
+    Example:
+        >>> batch = ek.data.load_nbody(n_train=2, n_val=1, n_test=1)["train"][[0, 1]]
+        >>> ek.models.ParticleNet(groups.O2z(), channels=4, layers=1)(batch).shape  # five particles in each
+        torch.Size([10, 3])
     """
 
     def __init__(

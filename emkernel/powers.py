@@ -34,7 +34,7 @@ def sym(rep: Rep, k: int) -> Rep:
         RepError: not a representation, or a negative degree.
 
     Example:
-        >>> sym(V, 3)(SO3).size
+        >>> ek.sym(V, 3)(groups.SO(3)).size
         10
     """
     return _power("sym", rep, k)
@@ -54,7 +54,7 @@ def alt(rep: Rep, k: int) -> Rep:
         RepError: not a representation, or a negative degree.
 
     Example:
-        >>> alt(V, 2)(SO3).size
+        >>> ek.alt(V, 2)(groups.SO(3)).size
         3
     """
     return _power("alt", rep, k)
@@ -77,7 +77,7 @@ def traceless(rep: Rep, k: int, *, form=None) -> Rep:
             invariant, or zero.
 
     Example:
-        >>> traceless(V, 4)(SO3).size  # spin 4
+        >>> ek.traceless(V, 4)(groups.SO(3)).size  # spin 4
         9
     """
     if form is not None:

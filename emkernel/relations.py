@@ -60,6 +60,8 @@ def relations(G: MatrixGroup, images: Images) -> list[Relation]:
         One entry for each kind of relation that the group has, at most three.
 
     Example:
+        >>> from emkernel.relations import relations
+        >>> G = groups.Oh()
         >>> max(r.error for r in relations(G, V(G).images)) < 1e-10
         True
     """

@@ -45,8 +45,8 @@ def restrict(rep: Rep, subgroup: MatrixGroup, words: GroupElement | None = None)
         RepError: unbound; another d; a generator of H that was not found in G; words that are not the generators.
 
     Example:
-        >>> spin = irreps(SO3, 2)[-1]  # spin 2, known on the generators
-        >>> restrict(spin, groups.Octa()).size
+        >>> spin = ek.irreps(groups.SO(3), 2)[-1]  # spin 2, known on the generators
+        >>> ek.restrict(spin, groups.Octa()).size
         5
     """
     if not isinstance(rep, Rep):

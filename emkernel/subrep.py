@@ -34,7 +34,7 @@ class SubRep(Rep):
             invariant (naming the generator that moves it).
 
     Example:
-        >>> plane = SubRep(V(SO2z), np.eye(3)[:, :2])  # rotations about z keep the xy plane
+        >>> plane = ek.SubRep(V(groups.SO2z()), np.eye(3)[:, :2])  # rotations about z keep the xy plane
         >>> plane.size
         2
     """
@@ -90,6 +90,7 @@ class SubRep(Rep):
 
     @property
     def group(self):
+        """The group that the base is bound to."""
         return self.base.group
 
     @property

@@ -2,8 +2,10 @@
 
 Example:
     >>> def test_my_layer():
-    ...     layer = MyLayer(V(G), Scalar(G))
-    ...     assert_equivariant(layer, [torch.randn(5, 3)], [V(G)], Scalar(G))
+    ...     G = groups.Oh()
+    ...     layer = nn.Linear(V(G), V(G))
+    ...     ek.testing.assert_equivariant(layer, [torch.randn(5, 3)], [V(G)], V(G))
+    >>> test_my_layer()
 """
 
 from __future__ import annotations
@@ -46,6 +48,12 @@ def assert_equivariant(
 
     Warns:
         UserWarning: the output vanishes, so that the assertion says nothing.
+
+    Example:
+        >>> vector, number = V(groups.O(3)), Scalar(groups.O(3))
+        >>> def length(x):
+        ...     return x.norm(dim=1, keepdim=True)
+        >>> ek.testing.assert_equivariant(length, [torch.randn(5, 3)], [vector], number)
     """
     dtype = dtype_of(args)
     if tol is None:
@@ -70,6 +78,10 @@ def assert_equivariant_module(
 
     Raises:
         AssertionError: it is not, with the report.
+
+    Example:
+        >>> vector = V(groups.Oh())
+        >>> ek.testing.assert_equivariant_module(nn.PointConv(vector, vector))
     """
     _assert(check_equivariance(module, args, reps_in, rep_out, n=n, tol=tol))
 
@@ -83,6 +95,9 @@ def assert_group(G: MatrixGroup, **expected) -> None:
 
     Raises:
         AssertionError: they do not, with the report.
+
+    Example:
+        >>> ek.testing.assert_group(groups.D(4), order=8, quick=True)
     """
     _assert(check_group(G, **expected))
 
@@ -90,8 +105,15 @@ def assert_group(G: MatrixGroup, **expected) -> None:
 def assert_rep(rep: Rep, *, tol: float = TOLERANCE[torch.float64]) -> None:
     """The images of the generators extend to a representation of the group.
 
+    Args:
+        rep: a bound representation.
+        tol: largest relative error.
+
     Raises:
         AssertionError: they do not, with the report.
+
+    Example:
+        >>> ek.testing.assert_rep((V**2)(groups.Oh()))
     """
     _assert(check_rep(rep, tol=tol))
 

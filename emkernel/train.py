@@ -13,7 +13,7 @@ import os
 import signal
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from ._keep import EpochShuffle, InTurn, check_resumable, epoch_seed, keeper, write_json
+from ._progress import clock, working
 from ._tasks import TASKS, RunConfig, matrix_log, random_rotations
 from .data.ragged import as_is
 from .errors import DataError, GroupError
@@ -126,7 +127,7 @@ def train(
         config: what to do.
         out: folder of the run; made if needed.
         resume: continue from the last checkpoint in ``out``.
-        progress: show a progress bar.
+        progress: say on one line of a terminal how far the training is; nothing is printed where there is none.
         callbacks: further Lightning callbacks.
         **trainer: further arguments of Lightning's Trainer (accelerator, devices, precision, max_time, logger, ...);
             logger="tensorboard" writes its events to ``out``. With several devices the gradients are those of one, and
@@ -179,14 +180,12 @@ def train(
     watch = [kept, *callbacks]
     if config.average:
         watch.append(pl.callbacks.EMAWeightAveraging(decay=config.average))
-    if progress:
-        watch.append(pl.callbacks.TQDMProgressBar(refresh_rate=10))
     options = {
         "max_epochs": config.epochs,
         "gradient_clip_val": config.clip,
         "num_sanity_val_steps": 0,
         "callbacks": watch,
-        "enable_progress_bar": progress,
+        "enable_progress_bar": False,
         "enable_model_summary": False,
         "logger": False,
         "default_root_dir": out,
@@ -194,7 +193,9 @@ def train(
     } | trainer
     if options["logger"] == "tensorboard":
         options["logger"] = _tensorboard(pl, out)
-    with _quiet():
+    with _quiet(), working(f"training for {group.name}") as say:
+        if progress:
+            watch.append(_narrator(pl, say, task.metric))
         try:
             runner = pl.Trainer(**options)
             if runner.world_size > 1 and "strategy" not in trainer and _spares_weights(network, task, training[0]):
@@ -245,6 +246,30 @@ def _tensorboard(pl, out: Path):
         return pl.loggers.TensorBoardLogger(out, name="", version="tensorboard")
     except ModuleNotFoundError as e:
         raise ImportError("events for TensorBoard need it: pip install tensorboard") from e
+
+
+def _narrator(pl, say: Callable[[str], None], metric: str):
+    """The Lightning callback that says how far a run is."""
+
+    class Narrator(pl.callbacks.Callback):
+        def on_train_start(self, trainer, module):
+            self.began, self.first, self.next = time.monotonic(), trainer.global_step, 0.0
+
+        def on_train_batch_end(self, trainer, module, outputs, batch, index):
+            now = time.monotonic()
+            if now < self.next or not trainer.is_global_zero:
+                return
+            self.next = now + 0.5  # the loss waits for the device
+            found = {k: float(v) for k, v in trainer.callback_metrics.items() if k in ("loss", metric)}
+            done, steps = trainer.global_step, trainer.estimated_stepping_batches
+            text = f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}, step {index + 1} of "
+            text += ", ".join([f"{trainer.num_training_batches}", *(f"{k} {v:.4g}" for k, v in found.items())])
+            if done > self.first and steps < float("inf"):
+                left = (now - self.began) / (done - self.first) * (steps - done)
+                text += f"; about {clock(left)} left"
+            say(text)
+
+    return Narrator()
 
 
 def _number(value: float) -> float | None:

@@ -66,7 +66,7 @@ def catalogue() -> dict[str, Callable[[], MatrixGroup]]:
     group of the paper's figure 3, the Lorentz groups, and small members of each family.
 
     Example:
-        >>> catalogue()["Oh"]().order
+        >>> groups.catalogue()["Oh"]().order
         48
     """
     return dict(_MEMBERS)
@@ -76,6 +76,8 @@ def families() -> dict[str, Callable[..., MatrixGroup]]:
     """Name -> constructor that takes whole numbers, e.g. ``families()["C"](7)``."""
     return {c.__name__: c for c in _CONSTRUCTORS if signature(c).parameters}
 
+
+_BUILDERS = ("Affine", "Direct", "Embed", "Generated", "Semidirect", "Stabiliser", "Tensor", "Wreath")
 
 # Schoenflies symbols that a reader may take for a family of groups: name -> what else it could mean
 _AMBIGUOUS = {
@@ -98,8 +100,8 @@ def get(name: str) -> MatrixGroup:
             fit the family.
 
     Example:
-        >>> get("SO(4)").d, get("Opq(2, 1)").d, get("4/mmm").order, get("inf/mm").name
-        (4, 3, 16, 'O2zInv')
+        >>> [groups.get(name).name for name in ("SO(4)", "Opq(2, 1)", "4/mmm", "inf/mm")]
+        ['SO(4)', 'Opq(2,1)', 'Dnh(4)', 'O2zInv']
     """
     if not isinstance(name, str):
         raise GroupError(f"a group is looked up by its name, got {type(name).__name__}")
@@ -115,6 +117,10 @@ def get(name: str) -> MatrixGroup:
     call = re.fullmatch(r"(\w+)\(\s*(\d{1,6}(?:\s*,\s*\d{1,6})*)?\s*\)", name, re.ASCII)
     constructor = {c.__name__: c for c in _CONSTRUCTORS}.get(call[1]) if call else None
     if call is None or constructor is None:
+        builder = name.partition("(")[0]
+        if builder in _BUILDERS:
+            raise GroupError(f"{builder} makes a group from others, which have no place in a name: call "
+                             f"emkernel.groups.{builder} in a file my_group.py, and name my_group.py:NAME")
         raise GroupError(f"no group is called {name!r}{_nearest(name)}; `emkernel groups` lists all names")
     numbers = [int(n) for n in (call[2] or "").split(",") if n.strip()]
     expected = list(signature(constructor).parameters)
@@ -124,7 +130,7 @@ def get(name: str) -> MatrixGroup:
 
 
 def _nearest(name: str) -> str:
-    spelt = {known.casefold(): known for known in [*_MEMBERS, *(f"{f}(n)" for f in families())]}
+    spelt = {known.casefold(): known for known in [*_MEMBERS, *(f"{f}(n)" for f in families()), *_BUILDERS]}
     near = [spelt[m] for m in get_close_matches(name.casefold(), spelt, n=4, cutoff=0.6)]
     shorthand = re.fullmatch(r"([A-Za-z]+)(\d+)([a-z]?)", name)
     if shorthand:

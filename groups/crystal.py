@@ -62,8 +62,10 @@ def point_group(name: str) -> MatrixGroup:
         GroupError: no point group has that symbol (with the nearest ones).
 
     Example:
-        >>> point_group("S4").order, point_group("m-3m") == point_group("Oh"), point_group("Dinfh").name
-        (4, True, 'O2zInv')
+        >>> groups.point_group("S4").order, groups.point_group("Dinfh").name
+        (4, 'O2zInv')
+        >>> groups.point_group("m-3m") == groups.point_group("Oh")
+        True
     """
     symbol = standard(name)
     if symbol not in SYMBOLS:
@@ -77,7 +79,7 @@ def point_groups() -> dict[str, tuple[str, ...]]:
     """Hermann-Mauguin symbol -> Schoenflies symbols, for the 32 crystallographic and the 7 limiting groups.
 
     Example:
-        >>> point_groups()["-3"]
+        >>> groups.point_groups()["-3"]
         ('C3i', 'S6')
     """
     return {hm: names for hm, (names, _) in _ROWS.items()}

@@ -25,8 +25,7 @@ def Embed(group: MatrixGroup, d: int, axes: Sequence[int], name: str | None = No
         GroupError: the axes are too many, too few, repeated or outside 0..d-1.
 
     Example:
-        >>> from emkernel.groups import SO
-        >>> Embed(SO(3), 4, axes=[1, 2, 3]).d       # the rotations among the Lorentz transformations
+        >>> groups.Embed(groups.SO(3), 4, axes=[1, 2, 3]).d       # the rotations among the Lorentz transformations
         4
     """
     count(d, "Embed(group, d, axes): d")
@@ -48,7 +47,7 @@ def Embed(group: MatrixGroup, d: int, axes: Sequence[int], name: str | None = No
 
 
 def Generated(name: str, *groups: MatrixGroup) -> MatrixGroup:
-    """The smallest group that contains all the groups given, which act on one space.
+    """The smallest group that contains all the ``groups`` given, which act on one space; called ``name``.
 
     For groups that commute, or one of which normalises the other, this is their product.
 
@@ -56,8 +55,7 @@ def Generated(name: str, *groups: MatrixGroup) -> MatrixGroup:
         GroupError: no group is given, or they act on spaces of different dimension.
 
     Example:
-        >>> from emkernel.groups import Inv, Octa
-        >>> Generated("O x Inv", Octa(), Inv()).order
+        >>> groups.Generated("O x Inv", groups.Octa(), groups.Inv()).order
         48
     """
     sizes = {g.name: g.d for g in groups}

@@ -31,7 +31,7 @@ def GL(n: int) -> MatrixGroup:
     """General linear group GL(n, R), dimension n², both components: every invertible map.
 
     Example:
-        >>> len(GL(3).lie_algebra), GL(3).is_compact
+        >>> len(groups.GL(3).lie_algebra), groups.GL(3).is_compact
         (9, False)
     """
     count(n, "GL(n)")

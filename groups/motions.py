@@ -20,8 +20,7 @@ def Affine(group: MatrixGroup, name: str | None = None) -> MatrixGroup:
         name: defaults to ``Affine(group)``.
 
     Example:
-        >>> from emkernel.groups import C
-        >>> len(Affine(C(4)).lie_algebra)           # the two translations
+        >>> len(groups.Affine(groups.C(4)).lie_algebra)           # the two translations
         2
     """
     d = group.d
@@ -37,7 +36,7 @@ def SE(n: int) -> MatrixGroup:
     """Rigid motions SE(n) of R^n, dimension n(n+1)/2, on (x, 1).
 
     Example:
-        >>> SE(3).d, len(SE(3).lie_algebra)
+        >>> groups.SE(3).d, len(groups.SE(3).lie_algebra)
         (4, 6)
     """
     return Affine(SO(count(n, "SE(n)")), f"SE({n})")

@@ -27,7 +27,7 @@ def SO(n: int) -> MatrixGroup:
     """Special orthogonal group SO(n): rotations of R^n.
 
     Example:
-        >>> SO(3).is_compact, len(SO(3).lie_algebra)
+        >>> groups.SO(3).is_compact, len(groups.SO(3).lie_algebra)
         (True, 3)
     """
     return MatrixGroup(f"SO({n})", lie_algebra=rotation_planes(count(n, "SO(n)")), d=n)

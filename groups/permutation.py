@@ -13,7 +13,7 @@ def S(n: int) -> MatrixGroup:
     """Symmetric group S_n on R^n, order n!: the swap of the first two coordinates and the cycle of all.
 
     Example:
-        >>> S(5).order
+        >>> groups.S(5).order
         120
     """
     eye = np.eye(count(n, "S(n)"))
@@ -40,7 +40,7 @@ def B(n: int) -> MatrixGroup:
     """Hyperoctahedral group B_n on R^n, order 2^n n!: permutations with signs, the symmetries of the n-cube.
 
     Example:
-        >>> B(3).order
+        >>> groups.B(3).order
         48
     """
     mirror = np.eye(count(n, "B(n)"))

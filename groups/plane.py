@@ -20,7 +20,7 @@ def C(n: int) -> MatrixGroup:
     """Cyclic group C_n of the plane, order n: h = rotation by 2π/n.
 
     Example:
-        >>> C(4).order
+        >>> groups.C(4).order
         4
     """
     count(n, "C(n)")
@@ -31,7 +31,7 @@ def D(n: int) -> MatrixGroup:
     """Dihedral group D_n of the plane, order 2n: rotation by 2π/n and the mirror x -> -x.
 
     Example:
-        >>> D(6).order
+        >>> groups.D(6).order
         12
     """
     mirror = np.diag([-1.0, 1.0])

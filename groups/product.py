@@ -15,14 +15,15 @@ __all__ = ["Direct", "Semidirect", "Tensor", "Wreath"]
 
 
 def Direct(*groups: MatrixGroup, name: str | None = None) -> MatrixGroup:
-    """G x H x ... on the direct sum of their spaces, as block diagonal matrices.
+    """G x H x ... of the ``groups`` on the direct sum of their spaces, as block diagonal matrices.
+
+    Called ``name``, by default after its factors.
 
     Raises:
         GroupError: no group is given.
 
     Example:
-        >>> from emkernel.groups import C, Octa
-        >>> Direct(Octa(), C(5)).order
+        >>> groups.Direct(groups.Octa(), groups.C(5)).order
         120
     """
     _require_groups("Direct", groups)
@@ -40,7 +41,8 @@ def Direct(*groups: MatrixGroup, name: str | None = None) -> MatrixGroup:
 
 
 def Tensor(*groups: MatrixGroup, name: str | None = None) -> MatrixGroup:
-    """G ⊗ H ⊗ ... on the tensor product of their spaces (row-major, as V*W): the image of the direct product.
+    """G ⊗ H ⊗ ... of the ``groups`` on the tensor product of their spaces (row-major, as V*W): the image of the direct
+    product, called ``name``, by default after its factors.
 
     Multiples of the identity are not told apart: (-1) ⊗ (-1) = 1, so the order may be less than the product.
 
@@ -48,8 +50,7 @@ def Tensor(*groups: MatrixGroup, name: str | None = None) -> MatrixGroup:
         GroupError: no group is given.
 
     Example:
-        >>> from emkernel.groups import D
-        >>> Tensor(D(4), D(4)).order
+        >>> groups.Tensor(groups.D(4), groups.D(4)).order
         32
     """
     _require_groups("Tensor", groups)
@@ -69,13 +70,13 @@ def Wreath(group: MatrixGroup, permuting: MatrixGroup, name: str | None = None) 
     Args:
         group: G, acts on R^d.
         permuting: P, a group of permutation matrices of m points; see :meth:`MatrixGroup.from_permutations`.
+        name: by default after its factors.
 
     Raises:
         GroupError: a generator of P is not a permutation matrix.
 
     Example:
-        >>> from emkernel.groups import C, S
-        >>> Wreath(C(4), S(3)).order
+        >>> groups.Wreath(groups.C(4), groups.S(3)).order
         384
     """
     _require_groups("Wreath", (group, permuting))
@@ -106,6 +107,7 @@ def Semidirect(normal: MatrixGroup, group: MatrixGroup, action: Sequence, name: 
         group: H, acts on R^d_H.
         action: for each discrete generator of H the matrix φ(h), then for each Lie algebra generator dφ(A); all
             (d_N, d_N).
+        name: by default after its factors.
 
     Raises:
         GroupError: too many or too few matrices; one, named, that does not normalise N, or for which that cannot be
@@ -113,9 +115,8 @@ def Semidirect(normal: MatrixGroup, group: MatrixGroup, action: Sequence, name: 
             Relations between discrete generators of an infinite H are not checked.
 
     Example:
-        >>> from emkernel.groups import C
         >>> mirror = [[-1, 0], [0, 1]]
-        >>> Semidirect(C(5), C(2), [mirror]).order
+        >>> groups.Semidirect(groups.C(5), groups.C(2), [mirror]).order
         10
     """
     _require_groups("Semidirect", (normal, group))

@@ -45,6 +45,7 @@ def Stabiliser(
         forms: matrices (d, d) with g^T F g = F.
         maps: matrices (d, d) with g M g^-1 = M.
         subspaces: arrays (k, d) whose rows span a subspace W with g W = W.
+        name: by default after the group.
 
     Raises:
         GroupError: wrong shapes; a finite group too large to try; or no clear gap in the singular values of the
@@ -54,14 +55,13 @@ def Stabiliser(
         UserWarning: the subgroup keeps what it should and may lack components.
 
     Example:
-        >>> from emkernel.groups import O, SO, Oh
-        >>> Stabiliser(Oh(), tensors=[[0, 0, 1]]).order
+        >>> groups.Stabiliser(groups.Oh(), tensors=[[0, 0, 1]]).order
         8
-        >>> len(Stabiliser(SO(4), tensors=[[0, 0, 0, 1]]).lie_algebra)
+        >>> len(groups.Stabiliser(groups.SO(4), tensors=[[0, 0, 0, 1]]).lie_algebra)
         3
         >>> cubic = np.zeros((3, 3, 3, 3))
         >>> cubic[range(3), range(3), range(3), range(3)] = 1  # x^4 + y^4 + z^4
-        >>> Stabiliser(O(3), tensors=[cubic]).order
+        >>> groups.Stabiliser(groups.O(3), tensors=[cubic]).order
         48
     """
     moves = _conditions(group.d, tensors, forms, maps, subspaces)

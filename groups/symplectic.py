@@ -17,7 +17,11 @@ def symplectic_form(d: int) -> np.ndarray:
 
 
 def Sp(d: int) -> MatrixGroup:
-    """Real symplectic group Sp(d, R) on R^d, d even: A = J E for E symmetric; not compact."""
+    """Real symplectic group Sp(d, R) on R^d, d even: A = J E for E symmetric; not compact.
+
+    Raises:
+        GroupError: d is odd.
+    """
     if count(d, "Sp(d)", least=2) % 2:
         raise GroupError(f"Sp(d) takes the even dimension of phase space, got {d}")
     lie = []

@@ -26,7 +26,7 @@ def SU(n: int) -> MatrixGroup:
     """Special unitary group SU(n) on C^n = R^2n, compact and connected.
 
     Example:
-        >>> SU(2).d, len(SU(2).lie_algebra)
+        >>> groups.SU(2).d, len(groups.SU(2).lie_algebra)
         (4, 3)
     """
     return MatrixGroup(f"SU({n})", lie_algebra=traceless_antihermitian(count(n, "SU(n)", least=2)))

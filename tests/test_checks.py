@@ -126,7 +126,7 @@ def test_a_wrong_generator_is_red():
     wrong = MatrixGroup("Th?", [quarter, *right.discrete_generators[1:]])
     assert check_group(wrong, quick=True).passed  # it is a group, though not the one that was meant
     report = check_group(wrong, order=24, quick=True)
-    assert red(report) == "order 24" and "found" in str(report)
+    assert red(report) == "expected order 24" and "found" in str(report)
 
 
 def test_a_wrong_form_or_dimension_is_red():
@@ -135,8 +135,8 @@ def test_a_wrong_form_or_dimension_is_red():
     lie[0] = -lie[0] @ eta
     assert "stated form" in red(check_group(MatrixGroup("Lorentz?", lie_algebra=lie[:1]), form=eta, quick=True))
     one = MatrixGroup("SO3?", lie_algebra=groups.SO(3).lie_algebra[:1])
-    assert red(check_group(one, dimension=3, quick=True)) == "Lie algebra of dimension 3"
-    assert red(check_group(one, order=4, quick=True)) == "order 4"
+    assert red(check_group(one, dimension=3, quick=True)) == "expected a Lie algebra of dimension 3"
+    assert red(check_group(one, order=4, quick=True)) == "expected order 4"
     mirror = MatrixGroup("mirror?", [np.diag([1.0, -1.5, 1.0])])
     assert "stated form" in red(check_group(mirror, form=np.eye(3), quick=True))
 
@@ -162,7 +162,7 @@ def test_the_invariants_of_a_group():
 def test_quick_leaves_out_what_takes_long():
     titles = [s.title for s in check_group(groups.Th(), quick=True).sections]
     assert titles == ["group", "invariants", "irreducibles"]
-    assert red(check_group(groups.Th(), order=12, quick=True)) == "order 12"
+    assert red(check_group(groups.Th(), order=12, quick=True)) == "expected order 12"
 
 
 def test_what_is_not_done_is_said(monkeypatch):
@@ -849,4 +849,12 @@ def test_a_function_seen_in_single_precision_alone_has_an_error():
 
 def test_a_long_report_says_at_its_end_what_failed():
     report = check_group(groups.SO(3), order=6)
-    assert "FAIL" in str(report).splitlines()[-1] and "order 6" in str(report).splitlines()[-1]
+    last = " ".join(str(report).splitlines()[-1].split())
+    assert last == "FAIL wrong expected order 6 (found an infinite group)"
+
+
+def test_a_line_about_a_count_reads_as_a_sentence():
+    report = check_group(groups.D(4), order=12, quick=True)
+    assert " ".join(str(report.failures[0]).split()) == "FAIL off by 4 expected order 12 (found 8)"
+    passed = check_group(groups.D(4), order=8, quick=True)
+    assert "ok   exact              expected order 8 (found 8)" in str(passed)

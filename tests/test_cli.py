@@ -1,12 +1,18 @@
 """The command line: what it prints, its exit status, and one line about whatever was wrong."""
 
+import argparse
+import logging
+import re
+import shlex
 import subprocess
 import sys
+import textwrap
 
 import pytest
 
 import emkernel
-from emkernel.cli import load_group, main
+from emkernel import _help
+from emkernel.cli import _parser, load_group, main
 from emkernel.errors import GroupError
 
 GROUP_FILE = """
@@ -142,6 +148,9 @@ def test_check_says_what_it_does_not_do(run):
         ("C(0)", "C"),
         ("C(2,3)", "takes 1 number"),
         ("", "no group is called"),
+        ("Wreth", "Wreath"),
+        ("Wreath", "Wreath makes a group from others"),
+        ("Direct(C4, C4)", "call emkernel.groups.Direct in a file"),
         ("nowhere.py:G", "nowhere.py is not a file"),
         ("nowhere.py", "nowhere.py is not a file"),
     ],
@@ -163,6 +172,7 @@ def test_a_name_that_is_nobodys(refused, name, words):
         ("my_group = ek.MatrixGroup('g', [half])", "mygroup", ["no 'mygroup'", "close to it: my_group"]),
         ("a = ek.MatrixGroup('a', [half]); b = ek.MatrixGroup('b', [-half])", "", ["say which", "a, b"]),
         ("", "", ["holds no MatrixGroup"]),
+        ("def right(): ...\ndef left(): ...\nfrom numpy import diag", "", ["its functions are right, left"]),
         ("G = [half]", "G", ["list", "expected a MatrixGroup"]),
         ("def G():\n    return half", "G", ["expected a MatrixGroup or a function that returns one"]),
         ("def G(n):\n    return n", "G", ["TypeError", "argument"]),
@@ -185,16 +195,91 @@ def test_load_group_raises_group_errors(group_file):
         load_group(f"{group_file('1 / 0')}:G")
 
 
+def subcommands(parser):
+    """Name -> parser."""
+    (action,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    return action.choices
+
+
 # ---- the parser -----------------------------------------------------------------------------------------------
 
 
-def test_help_has_examples(run):
-    status, out, _ = run("--help")
-    assert status == 0 and "examples:" in out and "emkernel check my_group.py:G" in out
-    status, out, _ = run("check", "--help")
-    assert status == 0 and "examples:" in out and "--order" in out
-    status, out, _ = run("train", "--help")
-    assert status == 0 and "--resume" in out and "nbody" in out
+HELP = {name: p.format_help() for name, p in [("", _parser()), *subcommands(_parser()).items()]}
+COMMAND = re.compile(r"^ +(emkernel .*)$", re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", HELP)
+def test_help_teaches(run, command):
+    """Every command says what it does and shows commands to copy, each of which the parser understands."""
+    status, out, _ = run(*command.split(), "--help")
+    assert status == 0 and out == HELP[command]
+    examples = [shlex.split(line, comments=True) for line in COMMAND.findall(out)]
+    assert len(examples) >= 4 and any(e[1:2] == command.split() or not command for e in examples)
+    for program, *argv in examples:
+        assert program == "emkernel"
+        if "--help" not in argv:
+            _parser().parse_args(argv)
+
+
+def test_a_newcomer_meets_every_command_in_the_help():
+    commands = {shlex.split(line, comments=True)[1] for line in COMMAND.findall(HELP[""])}
+    assert commands == set(HELP) - {""}
+
+
+@pytest.mark.parametrize("text", [v for name, v in vars(_help).items() if name.isupper()])
+def test_the_help_fits_a_terminal(text):
+    assert max(map(len, text.splitlines())) < 82
+
+
+@pytest.mark.parametrize("command", HELP)
+def test_every_option_is_explained(command):
+    for action in (subcommands(_parser()) | {"": _parser()})[command]._actions:
+        assert action.help, action.option_strings
+
+
+def test_groups_that_the_help_names_exist():
+    for line in COMMAND.findall("".join(HELP.values())):
+        argv = shlex.split(line, comments=True)
+        named = argv[2:3] if argv[1] == "check" else argv[argv.index("--group") + 1 :][:1] if "--group" in argv else []
+        for name in named:
+            if not name.startswith("my_group.py"):
+                assert emkernel.groups.get(name)
+
+
+def test_the_group_file_of_the_help_is_one(tmp_path):
+    lines = HELP[""].split("1. Define a group")[1].split("discrete_generators are")[0].splitlines()
+    path = tmp_path / "my_group.py"
+    path.write_text(textwrap.dedent("\n".join(line for line in lines if line.startswith("     "))), encoding="utf-8")
+    assert load_group(f"{path}:G").order == 10
+
+
+# ---- what is said meanwhile -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("flags", "expected"), [((), "careful"), (("-v",), "careful told"),
+                                                 (("-vv",), "careful told all"), (("--quiet",), "")])  # fmt: skip
+def test_records_are_printed_as_asked_for(run, monkeypatch, flags, expected):
+    def talk(_):
+        for name, level in (("careful", logging.WARNING), ("told", logging.INFO), ("all", logging.DEBUG)):
+            logging.getLogger("emkernel.anything").log(level, name)
+        raise GroupError("none")
+
+    monkeypatch.setattr("emkernel.cli.load_group", talk)
+    status, out, err = run("check", "Oh", *flags)
+    assert (status, out) == (2, "") and err.split() == [*expected.split(), *["emkernel:", "GroupError:", "none"]]
+    log = logging.getLogger("emkernel")
+    assert [type(h) for h in log.handlers] == [logging.NullHandler] and log.propagate and log.level == logging.NOTSET
+
+
+def test_without_a_terminal_there_is_no_progress(run, tmp_path, monkeypatch):
+    pytest.importorskip("lightning.pytorch")
+    monkeypatch.setattr("emkernel._progress.PATIENCE", 0.0)
+    argv = ("nbody", "--group", "C2z", "--channels", 2, "--layers", 1, "--n-train", 16, "--epochs", 1, "--hidden", 8)
+    status, out, err = run("train", *argv, "--out", tmp_path / "run")
+    assert status == 0 and err == "" and out.count("\n") == 1
+
+
+# ---- other usage ----------------------------------------------------------------------------------------------
 
 
 def test_version(run):

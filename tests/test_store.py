@@ -311,7 +311,7 @@ def unprivileged(folder, found, warnings):
         os.setgid(65534)
         os.setuid(65534)
     records = []
-    logging.getLogger("emkernel").addFilter(records.append)
+    logging.getLogger("emkernel.solver.store").addFilter(records.append)
     kept = Store(folder)
     assert (kept.get(KEY) is not None) == found
     for key in (KEY, OTHER):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .._progress import working
 from ..errors import DataError
 from .formats import read_npz
 
@@ -45,7 +46,8 @@ def cached_arrays(
         arrays = read_npz(entry, ("key",))
         if str(arrays.pop("key")) == key:
             return arrays
-    arrays = build()
+    with working(f"reading {kind}, once"):
+        arrays = build()
     with suppress(OSError):
         _write(entry, {"key": np.array(key), **arrays})
     return arrays

@@ -51,7 +51,7 @@ def load_modelnet(
         ValueError: for n_points < 1 or a class that is not there.
 
     Example:
-        >>> data = load_modelnet("ModelNet10", n_points=512)  # doctest: +SKIP
+        >>> data = ek.data.load_modelnet("ModelNet10", n_points=512)  # doctest: +SKIP
 
     Source: Wu et al., 3D ShapeNets, CVPR 2015; used in section 5.2 of arXiv 2212.06096.
     """
@@ -113,7 +113,7 @@ def sample_mesh(
         ValueError: if the mesh has no area.
 
     Example:
-        >>> sample_mesh(np.eye(3), np.array([[0, 1, 2]]), 5, np.random.default_rng(0))[0].sum(1)
+        >>> ek.data.sample_mesh(np.eye(3), np.array([[0, 1, 2]]), 5, np.random.default_rng(0))[0].sum(1)
         array([1., 1., 1., 1., 1.])
 
     Source: Osada et al., Shape Distributions, ACM Trans. Graph. 21, 807 (2002), section 4.2.

@@ -295,6 +295,7 @@ def bonds_from_distances(ptr: np.ndarray, z: np.ndarray, pos: np.ndarray) -> tup
         ``bond_ptr`` (M + 1,), and ``bonds`` (E, 2) uint8 with a < b, counted from the first atom of the molecule.
 
     Example:
+        >>> from emkernel.data.molecules import bonds_from_distances
         >>> bonds_from_distances(np.array([0, 2]), np.array([1, 1]), np.array([[0.0, 0, 0], [0.74, 0, 0]]))[1]
         array([[0, 1]], dtype=uint8)
     """

@@ -35,7 +35,15 @@ _SYSTEMS_AT_ONCE = 256  # keeps the arrays of one step in the cache of a core
 class NBodySystems(NamedTuple):
     """States of S systems of n particles before and after an evolution.
 
-    Shapes: ``pos``, ``vel``, ``final_pos``, ``final_vel`` (S, n, 3); ``charge`` (S, n). All float64.
+    Attributes:
+        pos, vel: (S, n, 3) positions and velocities before.
+        charge: (S, n).
+        final_pos, final_vel: (S, n, 3) the same after. All float64.
+
+    Example:
+        >>> before = ek.data.simulate_nbody(2, 3, seed=0, steps=0)
+        >>> np.array_equal(before.pos, before.final_pos)
+        True
     """
 
     pos: np.ndarray
@@ -78,7 +86,7 @@ def simulate_nbody(
         ValueError: for an unknown field or sizes that are not positive.
 
     Example:
-        >>> simulate_nbody(2, 3, seed=0).final_pos.shape
+        >>> ek.data.simulate_nbody(2, 3, seed=0).final_pos.shape
         (2, 3, 3)
 
     Source: the charged-particle task of Kipf et al., arXiv 1802.04687, with a field added.
@@ -127,7 +135,7 @@ def evolve(
         ValueError: for wrong shapes or an unknown field.
 
     Example:
-        >>> evolve(np.zeros((1, 1, 3)), np.ones((1, 1, 3)), np.ones((1, 1)), field="none", steps=100)[0]
+        >>> ek.data.evolve(np.zeros((1, 1, 3)), np.ones((1, 1, 3)), np.ones((1, 1)), field="none", steps=100)[0]
         array([[[1., 1., 1.]]])
 
     Source: Birdsall and Langdon, Plasma Physics via Computer Simulation (1985), chapter 4 (Boris rotation).
@@ -187,7 +195,7 @@ def nbody_energy(
         (S,) energies.
 
     Example:
-        >>> nbody_energy(np.zeros((1, 1, 3)), np.ones((1, 1, 3)), np.ones((1, 1)))
+        >>> ek.data.nbody_energy(np.zeros((1, 1, 3)), np.ones((1, 1, 3)), np.ones((1, 1)))
         array([1.5])
     """
     electric, _ = _field(field, strength)
@@ -234,7 +242,7 @@ def load_nbody(
         ValueError: for an unknown field or sizes that are not positive.
 
     Example:
-        >>> load_nbody(n_train=8, n_val=2, n_test=2)["train"]
+        >>> ek.data.load_nbody(n_train=8, n_val=2, n_test=2)["train"]
         RaggedGraphs(8 graphs, 40 nodes, 160 edges)
 
     Source: the charged-particle task of Kipf et al., arXiv 1802.04687, with a field added.
@@ -270,7 +278,7 @@ def straight_line_error(data: RaggedGraphs) -> float:
         mean of y² over particles and coordinates: the baseline that a model has to beat.
 
     Example:
-        >>> straight_line_error(load_nbody(n_train=1, n_val=1, n_test=1, steps=0)["val"])
+        >>> ek.data.straight_line_error(ek.data.load_nbody(n_train=1, n_val=1, n_test=1, steps=0)["val"])
         0.0
     """
     return float(data.y.double().square().mean())

@@ -91,7 +91,7 @@ def load_qm9(root: str | os.PathLike[str], target: str = "mu", seed: int = 0) ->
         ValueError: for an unknown target.
 
     Example:
-        >>> data = load_qm9("qm9", "homo")  # doctest: +SKIP
+        >>> data = ek.data.load_qm9("qm9", "homo")  # doctest: +SKIP
         >>> data["train"][[0, 1, 2]].y  # doctest: +SKIP
 
     Source: Ramakrishnan, Dral, Rupp, von Lilienfeld, Sci. Data 1, 140022 (2014).

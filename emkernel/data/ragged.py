@@ -19,8 +19,8 @@ def as_is(batch: GraphBatch) -> GraphBatch:
     """Return the batch: the ``collate_fn`` for datasets whose ``__getitems__`` has already made one.
 
     Example:
-        >>> data = RaggedGraphs(torch.zeros(5, 3), torch.tensor([0, 2, 5]), torch.zeros(2))
-        >>> next(iter(torch.utils.data.DataLoader(data, batch_size=2, collate_fn=as_is)))
+        >>> data = ek.data.RaggedGraphs(torch.zeros(5, 3), torch.tensor([0, 2, 5]), torch.zeros(2))
+        >>> next(iter(torch.utils.data.DataLoader(data, batch_size=2, collate_fn=ek.data.as_is)))
         GraphBatch(num_graphs=2, pos=(5, 3), y=(2,))
     """
     return batch
@@ -50,7 +50,7 @@ class RaggedGraphs(Dataset[GraphBatch]):
         ValueError: if lengths do not fit together or an edge leaves its graph.
 
     Example:
-        >>> data = RaggedGraphs(torch.zeros(5, 3), torch.tensor([0, 2, 5]), torch.zeros(2))
+        >>> data = ek.data.RaggedGraphs(torch.zeros(5, 3), torch.tensor([0, 2, 5]), torch.zeros(2))
         >>> data[[1, 0]]
         GraphBatch(num_graphs=2, pos=(5, 3), y=(2,))
     """
@@ -189,7 +189,7 @@ class PointClouds(Dataset[GraphBatch]):
         ValueError: if shapes do not fit together or a label has no class.
 
     Example:
-        >>> PointClouds(torch.zeros(4, 8, 3), torch.zeros(4, dtype=torch.int64), ["cube"])[[0, 3]]
+        >>> ek.data.PointClouds(torch.zeros(4, 8, 3), torch.zeros(4, dtype=torch.int64), ["cube"])[[0, 3]]
         GraphBatch(num_graphs=2, pos=(16, 3), y=(2,))
     """
 

@@ -33,6 +33,16 @@ class Bilinear(EquivariantModule):
 
     Shapes:
         x (..., rep_left.size), y (..., rep_right.size) -> (..., rep_out.size)
+
+    Raises:
+        ValueError: inputs of different batch shapes.
+
+    Example:
+        >>> vector = V(groups.SO(3))
+        >>> cross = nn.Bilinear(vector, vector, vector, width=1)  # the cross product, up to a factor
+        >>> x, y = torch.randn(2, 10, 3)
+        >>> torch.linalg.cross(cross(x, y), torch.linalg.cross(x, y)).abs().max().item() < 1e-5
+        True
     """
 
     def __init__(self, rep_left: Rep, rep_right: Rep, rep_out: Rep, width: int = 8):
@@ -68,7 +78,7 @@ class Bilinear(EquivariantModule):
         self.layout_out = Layout(rep_out)
 
     def blocks(self, xs: list[torch.Tensor], ys: list[torch.Tensor]) -> list[torch.Tensor]:
-        """The layer between blocks (N, d, m)."""
+        """The layer from blocks xs and ys (N, d, m) to blocks."""
         if self.out is None:
             n = xs[0].shape[0]
             return [

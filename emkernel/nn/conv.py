@@ -55,8 +55,8 @@ class PointConv(EquivariantModule):
         self_interaction: include the term i = j.
         bias: learnable invariant offset (with the term i = j).
         backend: of the segment reductions, see :func:`emkernel.ops.segment.segment_reduce`.
-        **kernel: further arguments of :class:`ImplicitKernel` (degree, width, hidden, layers, radial,
-        cutoff, bilinear).
+        **options: further arguments of :class:`ImplicitKernel` (degree, width, hidden, layers, radial, cutoff,
+            bilinear) or of :class:`FixedKernel`.
 
     Shapes:
         x (N, rep_in.size), pos (N, d), edge_index (2, E), edge_attr (E, edge_rep.size) -> (N, rep_out.size); with pairs
@@ -70,8 +70,11 @@ class PointConv(EquivariantModule):
         RepError, ValueError, IndexError, TypeError: what was given does not fit, said precisely.
 
     Example:
-        >>> conv = PointConv((8 * Scalar)(G), (8 * Scalar + 4 * V)(G), cutoff=2.0)
-        >>> y = conv(x, pos, knn_graph(pos, 8))
+        >>> G = groups.Oh()
+        >>> conv = nn.PointConv((8 * Scalar)(G), (8 * Scalar + 4 * V)(G), cutoff=2.0)
+        >>> x, pos = torch.randn(100, 8), torch.randn(100, 3)
+        >>> conv(x, pos, ek.knn_graph(pos, 8)).shape
+        torch.Size([100, 20])
     """
 
     def __init__(

@@ -34,11 +34,14 @@ class FixedKernel(SteerableKernel):
         edge_vec (E, d) -> (E, rep_out.size, rep_in.size)
 
     Raises:
+        ValueError: rings < 1.
         RepError: edge attributes; a group that is not compact; no polynomial of these degrees couples the fields.
 
     Example:
-        >>> k = FixedKernel(V(G), (Scalar + V)(G), degree=3, rings=4, cutoff=2.0)
-        >>> k(torch.randn(7, G.d)).shape
+        >>> G = groups.Oh()
+        >>> k = nn.FixedKernel(V(G), (Scalar + V)(G), degree=3, rings=4, cutoff=2.0)
+        >>> k(torch.randn(7, 3)).shape  # (edges, out, in)
+        torch.Size([7, 4, 3])
     """
 
     takes_attributes = False
@@ -84,7 +87,8 @@ class FixedKernel(SteerableKernel):
         self._reset_last(max(1.0, self.rings / 1.2533))
 
     def hidden(self, edge_vec: torch.Tensor, edge_attr: torch.Tensor | None = None) -> list[Field]:
-        """Y_l^a φ_r, (E, d_a, copies · rings) per irreducible a, as polynomials and rings that gate them."""
+        """Y_l^a φ_r, (E, d_a, copies · rings) per irreducible a, as polynomials of ``edge_vec`` and rings that gate
+        them; ``edge_attr`` is not seen."""
         scalars, blocks = self.embed(edge_vec, None)
         rings, invariant = scalars[:, : self.rings], scalars[:, self.rings :]
         constant = torch.cat([torch.ones_like(rings[:, :1]), invariant], 1)[:, None]

@@ -43,10 +43,13 @@ class ImplicitKernel(SteerableKernel):
 
     Raises:
         RepError: unbound or mismatched representations, attributes missing or of the wrong width.
+        ValueError: width, hidden or degree < 1.
 
     Example:
-        >>> k = ImplicitKernel(V(G), (Scalar + V)(G), edge_rep=(3 * Scalar)(G))
-        >>> k(torch.randn(7, G.d), torch.randn(7, 3)).shape
+        >>> G = groups.Oh()
+        >>> k = nn.ImplicitKernel(V(G), (Scalar + V)(G), edge_rep=(5 * Scalar)(G))
+        >>> k(torch.randn(7, 3), torch.randn(7, 5)).shape  # (edges, out, in)
+        torch.Size([7, 4, 3])
     """
 
     def __init__(
@@ -134,7 +137,8 @@ class ImplicitKernel(SteerableKernel):
             self.mix.reset_parameters()
 
     def hidden(self, edge_vec: torch.Tensor, edge_attr: torch.Tensor | None = None) -> list[Field]:
-        """The activations before the last layer, ``dense()`` (E, d_a, width) per hidden irreducible."""
+        """The activations before the last layer, ``dense()`` (E, d_a, width) per hidden irreducible, from ``edge_vec``
+        and ``edge_attr``."""
         scalars, blocks = self.embed(edge_vec, edge_attr)
         if self.products is not None:
             made = self.products.blocks(blocks, blocks)

@@ -32,8 +32,10 @@ class Linear(EquivariantModule):
         RepError: unbound or mismatched representations, or features of the wrong width.
 
     Example:
-        >>> layer = Linear((4 * V)(G), (2 * Scalar + V**2)(G))
-        >>> y = layer(torch.randn(10, 4 * G.d))
+        >>> G = groups.Oh()
+        >>> layer = nn.Linear((4 * V)(G), (2 * Scalar + V**2)(G))
+        >>> layer(torch.randn(10, 12)).shape
+        torch.Size([10, 11])
     """
 
     def __init__(self, rep_in: Rep, rep_out: Rep, bias: bool = True):

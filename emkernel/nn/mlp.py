@@ -31,7 +31,9 @@ class EMLP(EquivariantModule):
         x (..., rep_in.size) -> (..., rep_out.size)
 
     Example:
-        >>> net = EMLP((4 * V)(G), Scalar(G), hidden=16)
+        >>> G = groups.Oh()
+        >>> nn.EMLP((4 * V)(G), Scalar(G), hidden=16)(torch.randn(10, 12)).shape
+        torch.Size([10, 1])
     """
 
     def __init__(

@@ -37,6 +37,11 @@ class Invariants(EquivariantModule):
 
     Shapes:
         x (N, rep.size) -> (N, size)
+
+    Example:
+        >>> square = nn.Invariants(V(groups.Lorentz()))  # (t² - x² - y² - z²)/4, up to a sign
+        >>> square(torch.tensor([[5.0, 3.0, 0.0, 0.0]])).abs().item()
+        4.0
     """
 
     def __init__(self, rep: Rep):
@@ -78,7 +83,7 @@ class Invariants(EquivariantModule):
             self._terms.append((kind, i, j, name, m))
 
     def of_blocks(self, xs: list[torch.Tensor], compress: bool = False) -> torch.Tensor:
-        """(N, size) from blocks (N, d, m); with ``compress`` all but the trivial ones under asinh."""
+        """(N, size) from blocks xs (N, d, m); with ``compress`` all but the trivial ones under asinh."""
         out = []
         for kind, i, j, name, m in self._terms:
             x, y = xs[i], xs[j]
@@ -114,6 +119,11 @@ class Gate(EquivariantModule):
 
     Shapes:
         x (..., rep.size) -> (..., rep.size)
+
+    Example:
+        >>> gate = nn.Gate((8 * Scalar + 4 * V)(groups.Oh()))
+        >>> gate(torch.randn(50, 20)).shape
+        torch.Size([50, 20])
     """
 
     def __init__(self, rep: Rep):

@@ -39,6 +39,12 @@ class BatchNorm(EquivariantModule):
 
     Shapes:
         x (N, rep.size) -> (N, rep.size)
+
+    Example:
+        >>> norm = nn.BatchNorm(V(groups.Oh()))
+        >>> y = norm(100 * torch.randn(50, 3))
+        >>> round(y.square().mean().item(), 2)
+        1.0
     """
 
     def __init__(self, rep: Rep, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True):

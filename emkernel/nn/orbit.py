@@ -62,7 +62,7 @@ class OrbitELU(EquivariantModule):
 
     Example:
         >>> axis = groups.O2z()  # rotations about z and mirrors through it
-        >>> elu = OrbitELU((8 * Scalar + 8 * V)(groups.O(3)), subgroup=axis, samples=60)
+        >>> elu = nn.OrbitELU((8 * Scalar + 8 * V)(groups.O(3)), subgroup=axis, samples=60)
         >>> elu.is_exact, elu.error() < 0.05
         (False, True)
     """

@@ -24,6 +24,14 @@ class InvariantPool(EquivariantModule):
 
     Shapes:
         x (N, rep.size), batch (N,) -> (num_graphs, size)
+
+    Raises:
+        ValueError: ``batch`` does not give each node one cloud.
+
+    Example:
+        >>> pool = nn.InvariantPool((8 * Scalar + 4 * V)(groups.Oh()))  # mean and maximum of 12 invariants
+        >>> pool(torch.randn(50, 20), torch.arange(5).repeat_interleave(10)).shape
+        torch.Size([5, 24])
     """
 
     def __init__(self, rep: Rep, reduce: str | tuple[str, ...] = ("mean", "max")):

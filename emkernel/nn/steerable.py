@@ -134,9 +134,10 @@ class SteerableKernel(EquivariantModule):
             ValueError: the kernel does not vary over these edges.
 
         Example:
+            >>> model = ek.models.ParticleNet(groups.O2z(), channels=2, layers=1)
             >>> for module in model.modules():
-            ...     if isinstance(module, ImplicitKernel):
-            ...         module.normalise(std=module.rep_in.size**-0.5)
+            ...     if isinstance(module, nn.ImplicitKernel):
+            ...         divisor = module.normalise(std=module.rep_in.size**-0.5)
         """
         if not (isinstance(std, (int, float)) and math.isfinite(std) and std > 0):
             raise ValueError(f"std must be a positive number, got {std!r:.80}")

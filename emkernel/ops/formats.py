@@ -32,9 +32,11 @@ def as_edges(graph: Tensor, num_sources: int, num_targets: int) -> tuple[Tensor,
         ValueError: no such format, or a size that does not fit the nodes.
 
     Example:
+        >>> from emkernel.ops.formats import as_edges
         >>> adj = torch.tensor([[0.0, 2.0], [0.0, 0.0]]).to_sparse_csr()
-        >>> as_edges(adj, 2, 2)
-        (tensor([[1], [0]]), tensor([2.]))
+        >>> edge_index, values = as_edges(adj, 2, 2)
+        >>> edge_index.tolist(), values.tolist()  # source 1, target 0
+        ([[1], [0]], [2.0])
     """
     if isinstance(graph, Tensor) and graph.layout != torch.strided:
         target, source, values = _entries(graph)

@@ -53,7 +53,8 @@ def outer_sum(h: Tensor, f: Tensor, graph: CSR) -> Tensor:
         TypeError: different dtypes.
 
     Example:
-        >>> graph = Neighbours.of(torch.tensor([[1, 2], [0, 0]]), 3, grouped=False)
+        >>> from emkernel.ops.fused import outer_sum
+        >>> graph = ek.Neighbours.of(torch.tensor([[1, 2], [0, 0]]), 3, grouped=False)
         >>> outer_sum(torch.tensor([[1.0], [10.0]]), torch.tensor([[1.0], [2.0], [3.0]]), graph).flatten()
         tensor([32.,  0.,  0.])
     """

@@ -30,6 +30,11 @@ class Neighbours:
         order: (E,) the user's edge at each place, or None when they already are in order.
         degree: (num_targets,) incoming edges.
         num_sources, num_targets: sizes of the two sides.
+
+    Example:
+        >>> graph = ek.Neighbours.of(torch.tensor([[1, 2, 0], [0, 0, 1]]), num_sources=3)
+        >>> graph.degree.tolist(), graph.num_edges
+        ([2, 1, 0], 3)
     """
 
     source: torch.Tensor
@@ -73,6 +78,7 @@ class Neighbours:
 
     @property
     def num_edges(self) -> int:
+        """How many edges there are, E."""
         return self.source.shape[0]
 
     @property
@@ -188,7 +194,7 @@ class CSR(Neighbours):
         columns, column_chunks: (num_sources, 5) and (C, 5), the same of the sources in the order ``by_source``.
 
     Example:
-        >>> graph = Neighbours.of(torch.tensor([[0, 1, 0], [1, 0, 0]]), 2, grouped=False)
+        >>> graph = ek.Neighbours.of(torch.tensor([[0, 1, 0], [1, 0, 0]]), 2, grouped=False)
         >>> graph.target.tolist(), graph.degree.tolist()
         ([0, 0, 1], [2, 1])
     """

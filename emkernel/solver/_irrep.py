@@ -22,8 +22,14 @@ class Irrep(GivenRep):
         type: "real", "complex" or "quaternionic" for dim End = 1, 2, 4; None for an unsplit piece.
         degree: the first tensor power of V in which it was found.
         index: its place in the table of its group.
+        normal: its images in the coordinates that problems are solved in.
         endomorphisms: (e, d, d) basis of End, the identity first, each of Frobenius norm sqrt(d).
         form: (d, d) symmetric invariant form, g^T B g = B, norm sqrt(d); None when there is none.
+
+    Example:
+        >>> turning = ek.irreps(groups.C(4), degree=1)[1]
+        >>> turning.label, turning.size, turning.type
+        ('2a', 2, 'complex')
     """
 
     label: str = ""

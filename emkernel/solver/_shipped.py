@@ -20,7 +20,7 @@ HEADER = struct.Struct("<8sIII32s")  # magic, version, entries, blocks, SHA-256 
 KEY = 16  # bytes of a key that the index holds
 ROW = np.dtype([("block", "<u4"), ("length", "<u4")])
 BLOCK = np.dtype([("length", "<u4"), ("digest", "V32")])
-log = logging.getLogger("emkernel")
+log = logging.getLogger(__name__)
 
 
 class Shipped:

@@ -72,8 +72,9 @@ def equivariant_basis(rep_in: Rep, rep_out: Rep) -> np.ndarray:
         SolverError: no answer that can be trusted.
 
     Example:
-        >>> equivariant_basis(V(G), V(G)).shape  # G = SO(3)
-        (1, 3, 3)
+        >>> SO3 = groups.SO(3)
+        >>> ek.equivariant_basis(V(SO3), (V * V)(SO3)).shape  # the cross product
+        (1, 9, 3)
     """
     basis, units = unit_free_basis(rep_in, rep_out)
     if units.max(initial=1) / units.min(initial=1) > MANY_ORDERS:

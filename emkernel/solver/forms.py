@@ -24,6 +24,10 @@ class InvariantForms:
         antisymmetric: (q, n, n), spanning the B = -B^T.
         frame: (n, n) whose columns are a basis in which the representation is well scaled.
         elements: (P, n, n) images of group elements, on which radicals are verified.
+
+    Example:
+        >>> ek.invariant_forms(V(groups.Sp(4))).antisymmetric.shape  # phase space
+        (1, 4, 4)
     """
 
     symmetric: np.ndarray
@@ -90,7 +94,7 @@ def invariant_forms(rep: Rep) -> InvariantForms:
         SolverError: no answer that can be trusted.
 
     Example:
-        >>> forms = invariant_forms(V(groups.Lorentz()))
+        >>> forms = ek.invariant_forms(V(groups.Lorentz()))
         >>> forms.symmetric.shape, forms.signature(forms.symmetric[0])
         ((1, 4, 4), (1, 3, 0))
     """

@@ -15,6 +15,7 @@ from math import comb
 import numpy as np
 import torch
 
+from .._progress import working
 from ..errors import RepError, SolverError
 from ..images import Images
 from ..rep import Rep, Scalar, ScalarRep
@@ -175,6 +176,11 @@ class PolynomialMaps:
     Shapes:
         called on a tensor x (..., rep_in.size): (..., sum(counts), rep_out.size), degree after degree;
         (..., sum(counts)) where rep_out is ``Scalar``. Differentiable; in the dtype and on the device of x.
+
+    Example:
+        >>> squares = ek.invariant_polynomials(V(groups.O(3)), 2).of_degree(2)
+        >>> bool(squares(torch.tensor([[1.0, 0, 0]])).allclose(squares(torch.tensor([[0, 0.6, 0.8]]))))
+        True
     """
 
     rep_in: Rep
@@ -225,11 +231,13 @@ def equivariant_polynomials(rep_in: Rep, rep_out: Rep, degree: int) -> Polynomia
         basis is canonical, and orthonormal for <x^a, x^b> = δ_ab a!/k!.
 
     Raises:
-        RepError: unbound, or of different groups.
+        RepError: unbound, of different groups, or without components.
+        ValueError: degree < 0.
         SolverError: no answer that can be trusted, or more monomials than can be solved for.
 
     Example:
-        >>> p = equivariant_polynomials(V(G), V(G), 3)  # G = O(3): x and |x|² x
+        >>> vector = V(groups.O(3))
+        >>> p = ek.equivariant_polynomials(vector, vector, 3)  # x and |x|² x
         >>> p.counts, p(torch.randn(5, 3)).shape
         ((0, 1, 0, 1), torch.Size([5, 2, 3]))
 
@@ -250,14 +258,16 @@ def equivariant_polynomials(rep_in: Rep, rep_out: Rep, degree: int) -> Polynomia
     images, change = _in_pieces(table, rep_in)
     parts = table.decompose(rep_out).parts
     coefficients, sym = [], np.ones((1, 1))
-    for k, power in _powers(images, degree):
-        sym = _product(monomials(n, k), sym, change) if k else sym
-        found = [np.zeros((0, rep_out.size, len(sym)))]
-        for irrep, _, back in parts:
-            maps = intertwiners(power, irrep.normal) @ sym
-            found.append(np.einsum("mod,rda->mroa", back, maps).reshape(-1, rep_out.size, len(sym)))
-        space = _orthonormal(np.concatenate(found), k)
-        coefficients.append(space * monomials(n, k).weight)
+    with working(f"polynomials of {G.name}") as say:
+        for k, power in _powers(images, degree):
+            say(f"polynomials of {G.name} of degree {k}, up to {degree}")
+            sym = _product(monomials(n, k), sym, change) if k else sym
+            found = [np.zeros((0, rep_out.size, len(sym)))]
+            for irrep, _, back in parts:
+                maps = intertwiners(power, irrep.normal) @ sym
+                found.append(np.einsum("mod,rda->mroa", back, maps).reshape(-1, rep_out.size, len(sym)))
+            space = _orthonormal(np.concatenate(found), k)
+            coefficients.append(space * monomials(n, k).weight)
     return PolynomialMaps(rep_in, rep_out, tuple(coefficients))
 
 
@@ -278,9 +288,9 @@ def invariant_polynomials(rep: Rep, degree: int, *, generators: bool = False) ->
         SolverError: no answer that can be trusted, or more monomials than can be solved for.
 
     Example:
-        >>> invariant_polynomials(V(groups.Lorentz()), 4).counts
+        >>> ek.invariant_polynomials(V(groups.Lorentz()), 4).counts
         (1, 0, 1, 0, 1)
-        >>> invariant_polynomials(V(groups.Lorentz()), 4, generators=True).counts
+        >>> ek.invariant_polynomials(V(groups.Lorentz()), 4, generators=True).counts
         (0, 0, 1, 0, 0)
     """
     if not isinstance(rep, Rep):

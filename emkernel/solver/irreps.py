@@ -18,6 +18,7 @@ from functools import cached_property
 import numpy as np
 
 from .._arguments import whole
+from .._progress import working
 from ..errors import GroupError, RepError, SolverError
 from ..images import Images
 from ..matrix_group import MatrixGroup, check_is_group
@@ -163,8 +164,9 @@ class IrrepTable:
             return False
         for total in range(self._grown + 1, degree + 1):
             self._grown = total
-            for q in range(total + 1):
-                self.level(total - q, q)
+            with working(f"irreducibles of {self.group.name} in products of {total} vectors"):
+                for q in range(total + 1):
+                    self.level(total - q, q)
         return True
 
     def level(self, p: int, q: int = 0) -> tuple[int, ...]:
@@ -316,12 +318,13 @@ def irreps(group: MatrixGroup, degree: int | None = 2) -> list[Irrep]:
 
     Raises:
         SolverError: the group is not certified completely reducible, so pieces need not be irreducible.
+        ValueError: degree < 0.
         GroupError: all irreducibles are asked for, of an infinite group or one of more than 100,000 elements.
 
     Example:
-        >>> [r.label for r in irreps(groups.O(3), degree=2)]
+        >>> [r.label for r in ek.irreps(groups.O(3), degree=2)]
         ['1a', '3a', '3b', '5a']
-        >>> [r.label for r in irreps(groups.Octa(), degree=None)]
+        >>> [r.label for r in ek.irreps(groups.Octa(), degree=None)]
         ['1a', '3a', '3b', '2a', '1b']
     """
     degree = None if degree is None else whole(degree, "degree", 0)

@@ -24,6 +24,7 @@ import numpy as np
 import scipy.linalg
 from threadpoolctl import ThreadpoolController
 
+from .._progress import working
 from ..errors import SolverError
 from ..images import Images, summed_error
 from .averaging import fixed_tensors, projected
@@ -32,7 +33,7 @@ from .store import default_store, problem_key
 
 __all__ = ["canonical", "coupling_maps", "intertwiners", "one_thread", "project", "residual"]
 
-log = logging.getLogger("emkernel")
+log = logging.getLogger(__name__)
 SMALL, DENSE = 256, 1024
 LARGEST = 100_000  # numbers in a coupling beyond which permutation groups keep its seeds alone
 ZERO, NONZERO = 1e-9, 1e-4
@@ -147,8 +148,10 @@ def _kept(kind: str, images: tuple[Images, ...], verified: Callable, solve: Call
         if "basis" in kept and verified(kept["basis"]):
             return kept["basis"]
         store.discard(key)
+    with working(f"solving {kind} of dimensions {', '.join(str(i.size) for i in images)}"):
+        solved = solve()
     # what is read later is what is used now, to the last bit
-    return store.put(key, {"basis": solve()})["basis"]
+    return store.put(key, {"basis": solved})["basis"]
 
 
 @one_thread
@@ -394,7 +397,8 @@ def _emlp_available() -> bool:
 def _emlp_nullspace(triangle: np.ndarray) -> np.ndarray | None:
     """EMLP's orthonormal nullspace (n, r) of a square constraint, in float64 on the CPU; None where its singular value
     decomposition does not converge."""
-    enable_x64, orthogonal_complement = _emlp()
+    with working("importing emlp and jax"):
+        enable_x64, orthogonal_complement = _emlp()
     n = len(triangle)
     padded = int(2 ** np.ceil(np.log2(max(n, 8))))
     # an identity block forces the padded coordinates to zero

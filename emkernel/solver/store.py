@@ -35,7 +35,7 @@ READ = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | 
 WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 # what passes: somebody deletes folders at this moment, or on Windows reads the very file
 PASSING = (FileNotFoundError, PermissionError) if os.name == "nt" else (FileNotFoundError,)
-log = logging.getLogger("emkernel")
+log = logging.getLogger(__name__)
 
 
 def problem_key(kind: str, *digests: str) -> str:
