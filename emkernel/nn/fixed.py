@@ -28,6 +28,7 @@ class FixedKernel(SteerableKernel):
         degree: highest degree l.
         rings: number of Gaussians.
         cutoff: radius of the outermost ring, in the units of ``pos``.
+        envelope: let all rings fall to zero at the cutoff, as for :class:`ImplicitKernel`.
 
     Shapes:
         edge_vec (E, d) -> (E, rep_out.size, rep_in.size)
@@ -51,6 +52,7 @@ class FixedKernel(SteerableKernel):
         degree: int = 2,
         rings: int = 3,
         cutoff: float = 1.0,
+        envelope: bool = False,
     ):
         if edge_rep is not None:
             raise RepError(
@@ -67,7 +69,7 @@ class FixedKernel(SteerableKernel):
         if rings < 1:
             raise ValueError(f"rings must be at least 1, got {rings}")
         self.rings = rings
-        self._embed(degree, rings, cutoff)
+        self._embed(degree, rings, cutoff, envelope)
         trivial = irrep_table(group).trivial
         # the constant, and what the embedding counts among its scalars: invariant polynomials that O(n) does not have
         sources = [(trivial, 1 + self.embed.scalars - rings), *zip(self.embed.irreps, self.embed.copies)]
@@ -88,6 +90,8 @@ class FixedKernel(SteerableKernel):
         """Y_l^a φ_r, (E, d_a, copies · rings) per irreducible a, as polynomials and rings that gate them."""
         scalars, blocks = self.embed(edge_vec, None)
         rings, invariant = scalars[:, : self.rings], scalars[:, self.rings :]
+        if self.embed.envelope:
+            rings = rings * self.embed.window(edge_vec)
         constant = torch.cat([torch.ones_like(rings[:, :1]), invariant], 1)[:, None]
         used = [y for y, used in zip([constant, *blocks], self._used) if used]
         if self.rings == 1:

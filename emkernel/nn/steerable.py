@@ -44,9 +44,9 @@ class SteerableKernel(EquivariantModule):
         self.rep_in, self.rep_out, self.edge_rep = rep_in, rep_out, edge_rep
         self._paths: dict[int, list[tuple[int, int, np.ndarray]]] = {}
 
-    def _embed(self, degree: int, radial: int, cutoff: float) -> None:
+    def _embed(self, degree: int, radial: int, cutoff: float, envelope: bool) -> None:
         # before the layouts: what is shipped was solved in the order in which it is met
-        self.embed = EdgeEmbedding(self.rep_in.group, self.edge_rep, degree, radial, cutoff)
+        self.embed = EdgeEmbedding(self.rep_in.group, self.edge_rep, degree, radial, cutoff, envelope)
         self.layout_in, self.layout_out = Layout(self.rep_in), Layout(self.rep_out)
 
     def paths(self, a: Irrep) -> list[tuple[int, int, np.ndarray]]:
