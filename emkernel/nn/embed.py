@@ -17,7 +17,13 @@ from .layout import Layout
 from .nonlinear import Invariants
 from .radial import Pairings, RadialInvariants
 
-__all__ = ["EdgeEmbedding", "Harmonics"]
+__all__ = ["EdgeEmbedding", "Harmonics", "falloff"]
+
+
+def falloff(s: torch.Tensor) -> torch.Tensor:
+    """u(s) = (1 - s)³ (1 + 3s + 6s²) for 0 <= s < 1, and 0: from 1 to 0 with two continuous derivatives."""
+    s = s.clamp(max=1)
+    return (1 - s) ** 3 * (1 + 3 * s + 6 * s * s)
 
 
 class Harmonics(EquivariantModule):
@@ -159,15 +165,14 @@ class EdgeEmbedding(EquivariantModule):
         return torch.linalg.solve(basis, (length * v / v.norm(dim=1, keepdim=True)).T).T
 
     def window(self, edge_vec: torch.Tensor) -> torch.Tensor:
-        """u(s) = (1 - s)³ (1 + 3s + 6s²) for s < 1, and 0: from 1 to 0 with two continuous derivatives; (E, 1).
+        """The envelope (E, 1): :func:`falloff` of |x|²/cutoff² for a compact group.
 
-        For a compact group s = |x|²/cutoff². For any other u is a product over the invariants I of degree k of
-        :class:`RadialInvariants`, s = (I(x)/cutoff^k)², and vanishes where one of them reaches the cutoff.
+        For any other a product over the invariants I of degree k of :class:`RadialInvariants`, of the falloff of
+        (I(x)/cutoff^k)², which vanishes where one of them reaches the cutoff.
         """
         v = edge_vec @ self.basis.T
         s = (v * v).sum(1, keepdim=True) if self.radial is None else self.radial.invariants(v).square()
-        s = s.clamp(max=1)
-        return ((1 - s) ** 3 * (1 + 3 * s + 6 * s * s)).prod(1, keepdim=True)
+        return falloff(s).prod(1, keepdim=True)
 
     def forward(self, edge_vec: torch.Tensor, edge_attr: torch.Tensor | None):
         v = edge_vec @ self.basis.T
