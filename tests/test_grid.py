@@ -397,7 +397,7 @@ def test_a_layer_built_without_memory_is_filled_from_a_checkpoint():
         torch.testing.assert_close(layer(x, attr), saved(x, attr), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("attributes", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.parametrize("attributes", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_it_compiles_for_any_size(attributes):
     layer = conv("D4", 3, Scalar + V if attributes else None, padding="same").float()
     calls = []
