@@ -22,6 +22,7 @@ SIXTH = np.array([[0, -1], [1, 1]])  # a turn by 60°, in coordinates of the hex
 NUMPY_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 EXTRA = {
     "D4": lambda: MatrixGroup("D4", [turn(np.pi / 2).round(), np.diag([1.0, -1.0])]),
+    "C6": lambda: MatrixGroup("C6", [turn(np.pi / 3)]),
     "D6": lambda: MatrixGroup("D6", [turn(np.pi / 3), np.diag([1.0, -1.0])]),
     "D6 of the lattice": lambda: MatrixGroup("D6 of the lattice", [SIXTH, [[0, 1], [1, 0]]]),
     "inversion": lambda: MatrixGroup("inversion", [-np.eye(1)]),
@@ -227,12 +228,14 @@ def test_it_is_exact_under_what_maps_the_grid_to_itself(name, size, options, ord
     assert exactness(layer, images(layer, *shape)) < 1e-12
 
 
-@pytest.mark.parametrize(("name", "basis"), [("D6", HEXAGONAL), ("D6 of the lattice", np.eye(2))])
+@pytest.mark.parametrize(("name", "basis", "order"), [
+    ("D6", HEXAGONAL, 12), ("D6 of the lattice", np.eye(2), 12), ("C6", 0.37 * turn(0.2) @ HEXAGONAL, 6),
+])  # fmt: skip
 @pytest.mark.parametrize("size", [3, 5])
-def test_on_a_hexagonal_lattice_six_turns_are_exact(name, basis, size):
+def test_on_a_hexagonal_lattice_six_turns_are_exact(name, basis, order, size):
     """The taps within the ball are a hexagon; data lie in the middle, as the array itself is no hexagon."""
     layer = conv(name, size, spacing=basis, padding="same", bias=False)
-    assert len(layer.symmetries()) == 12
+    assert len(layer.symmetries()) == order
     assert len(layer.steps) == {3: 6, 5: 18}[size]
     x = images(layer, 13, 13)
     index = np.stack(np.meshgrid(*[np.arange(13) - 6] * 2, indexing="ij"))

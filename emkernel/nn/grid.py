@@ -120,11 +120,12 @@ class GridConv(EquivariantModule):
         options.setdefault("cutoff", reach(group, self.basis, self.kernel_size, self.dilation))
         self.kernel = kernel_class(kernel)(rep_in, rep_out, edge_rep, **options)
         offsets = steps @ self.basis.T
-        weight = torch.ones(len(steps), dtype=torch.float64, device="cpu")
+        s = np.zeros(len(steps))
         if envelope and group.is_compact:
-            weight = falloff(torch.as_tensor(squares(group, offsets), device="cpu") / self.kernel.embed.cutoff**2)
+            s = squares(group, offsets) / self.kernel.embed.cutoff**2
         centre = ~steps.any(1)
-        kept = (weight.numpy() > 0) & ~centre
+        # of the taps on the sphere itself rounding must not keep a part
+        kept = (s < 1 - 1e-9) & ~centre
         for a, k in enumerate(self.kernel_size):
             if k > 1 and not steps[kept][:, a].any():
                 raise ValueError(
@@ -133,7 +134,8 @@ class GridConv(EquivariantModule):
                     "axes of small spacing, a larger cutoff, or envelope=False"
                 )
         self.steps = steps[kept]
-        self.neighbours = float((weight.numpy()[kept] ** 2).sum() if neighbours is None else neighbours)
+        typical = falloff(torch.as_tensor(s[kept], device="cpu")).square().sum()
+        self.neighbours = float(typical if neighbours is None else neighbours)
         self.self_term = self.offset = None
         if self_interaction and centre.any():
             self.self_term = Linear(rep_in, rep_out, bias=bias)
