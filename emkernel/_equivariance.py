@@ -16,7 +16,7 @@ from ._reports import LOOSEST, SEED, TOLERANCE, Check, EquivarianceReport
 from .errors import RepError, SolverError
 from .group_element import GroupElement, numpy_generator
 from .matrix_group import MatrixGroup
-from .nn import Bilinear, InvariantPool, Invariants, PointConv
+from .nn import Bilinear, GridConv, InvariantPool, Invariants, PointConv
 from .nn.steerable import SteerableKernel
 from .rep import Rep, V
 from .solver.irreps import irrep_table
@@ -410,6 +410,11 @@ def _example(module, generator: torch.Generator) -> tuple:
             (draw(8, rep_in, generator), points[:8], edges, attr),
             (rep_in, position, None, edge_rep),
             rep_out,
+        )
+    if isinstance(module, GridConv):
+        raise TypeError(
+            f"{_name(module)} is exactly equivariant under what maps its grid to itself only: see "
+            "checks.grid_equivariance_error(conv), or check conv.kernel"
         )
     if isinstance(module, Bilinear):
         reps = (module.rep_left, module.rep_right)

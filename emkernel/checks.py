@@ -7,6 +7,7 @@ singular values of the user's own generators, relations by multiplying matrices.
 
 from __future__ import annotations
 
+from ._check_grid import grid_equivariance_error
 from ._check_group import check_group
 from ._check_rep import check_rep
 from ._equivariance import check_equivariance, equivariance_error
@@ -23,4 +24,5 @@ __all__ = [
     "check_group",
     "check_rep",
     "equivariance_error",
+    "grid_equivariance_error",
 ]

@@ -62,6 +62,10 @@ def test_layer_with_a_prepared_graph():
     agree(small_conv(), calls)
 
 
+def test_layer_with_an_envelope():
+    agree(small_conv(envelope=True), [inputs(20, 100), inputs(31, 77)])
+
+
 @pytest.mark.slow
 def test_layer_through_inductor():
     agree(small_conv(), [inputs(20, 100), inputs(31, 77)], backend="inductor")

@@ -3,6 +3,7 @@
 from .bilinear import Bilinear
 from .conv import PointConv
 from .fixed import FixedKernel
+from .grid import GridConv, Pointwise
 from .kernel import ImplicitKernel
 from .linear import Linear
 from .mlp import EMLP
@@ -17,10 +18,12 @@ __all__ = [
     "Bilinear",
     "FixedKernel",
     "Gate",
+    "GridConv",
     "ImplicitKernel",
     "Invariants",
     "InvariantPool",
     "Linear",
     "OrbitELU",
     "PointConv",
+    "Pointwise",
 ]

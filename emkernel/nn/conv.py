@@ -56,7 +56,7 @@ class PointConv(EquivariantModule):
         bias: learnable invariant offset (with the term i = j).
         backend: of the segment reductions, see :func:`emkernel.ops.segment.segment_reduce`.
         **options: further arguments of :class:`ImplicitKernel` (degree, width, hidden, layers, radial, cutoff,
-            bilinear) or of :class:`FixedKernel`.
+            envelope, bilinear) or of :class:`FixedKernel`.
 
     Shapes:
         x (N, rep_in.size), pos (N, d), edge_index (2, E), edge_attr (E, edge_rep.size) -> (N, rep_out.size); with pairs
@@ -113,6 +113,10 @@ class PointConv(EquivariantModule):
         self._scale = 1 / math.sqrt(neighbours) if aggr == "sum" else 1.0
         self.contraction, self.chunk, self.aggr, self.backend = contraction, chunk, aggr, backend
         self.kernel = kernel_class(kernel)(rep_in, rep_out, edge_rep, **options)
+        if self.kernel.embed.envelope and aggr != "sum":
+            raise ValueError(
+                f"aggr={aggr!r} jumps as neighbours come and go, which an envelope is there to prevent: use aggr='sum'"
+            )
         self.self_term = Linear(rep_in, rep_out, bias=bias) if self_interaction else None
 
     def reset_parameters(self) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from .._arguments import whole
+from ..errors import RepError
 from ..matrix_group import MatrixGroup
 from ..rep import Rep, SumRep
 from ..solver.irreps import Irrep, irrep_table
@@ -17,9 +18,15 @@ from .layout import Layout
 from .nonlinear import Invariants
 from .radial import Pairings, RadialInvariants
 
-__all__ = ["EdgeEmbedding", "Harmonics"]
+__all__ = ["EdgeEmbedding", "Harmonics", "falloff"]
 
 FAR = 1e9  # cutoffs
+
+
+def falloff(s: torch.Tensor) -> torch.Tensor:
+    """u(s) = (1 - s)³ (1 + 3s + 6s²) for 0 <= s < 1, and 0: from 1 to 0 with two continuous derivatives."""
+    s = s.clamp(max=1)
+    return (1 - s) ** 3 * (1 + 3 * s + 6 * s * s)
 
 
 class Harmonics(EquivariantModule):
@@ -78,6 +85,7 @@ class EdgeEmbedding(EquivariantModule):
         radial: number of Gaussians.
         cutoff: length scale of the edges, in the units of ``pos``; the Gaussians cover 0..cutoff. An invariant of
             degree k is resolved on the scale cutoff^k.
+        envelope: whether a kernel is to vanish from the cutoff on: :meth:`window` is then what to multiply it by.
 
     Attributes:
         scalars: how many invariant numbers come out.
@@ -87,14 +95,27 @@ class EdgeEmbedding(EquivariantModule):
         edge_vec (E, d), edge_attr (E, edge_rep.size) -> (E, scalars), [(E, d_i, m_i)]
     """
 
-    def __init__(self, group: MatrixGroup, edge_rep: Rep | None, degree: int, radial: int, cutoff: float):
+    def __init__(
+        self,
+        group: MatrixGroup,
+        edge_rep: Rep | None,
+        degree: int,
+        radial: int,
+        cutoff: float,
+        envelope: bool = False,
+    ):
         super().__init__()
         if not (isinstance(cutoff, (int, float)) and math.isfinite(cutoff) and cutoff > 0):
             raise ValueError(f"cutoff must be a positive length, got {cutoff!r}")
         radial = whole(radial, "radial")
         table = irrep_table(group)
         poly = polynomials(table, degree)
-        self.degree, self.cutoff = degree, float(cutoff)
+        if envelope and not poly.is_positive and not poly.invariants:
+            raise RepError(
+                f"no polynomial of degree up to {max(degree, 2)} of an edge vector is invariant under {group.name}, "
+                "and so there is no envelope that vanishes at a cutoff: leave envelope=False"
+            )
+        self.degree, self.cutoff, self.envelope = degree, float(cutoff), envelope
         self._constant("basis", poly.basis / self.cutoff)
         for k, step in enumerate(poly.steps):
             self._constant(f"step{k}", step)
@@ -144,6 +165,16 @@ class EdgeEmbedding(EquivariantModule):
         v = torch.randn(edges, len(basis), generator=generator, dtype=torch.float64)
         length = torch.rand(edges, 1, generator=generator, dtype=torch.float64)
         return torch.linalg.solve(basis, (length * v / v.norm(dim=1, keepdim=True)).T).T
+
+    def window(self, edge_vec: torch.Tensor) -> torch.Tensor:
+        """The envelope (E, 1): :func:`falloff` of |x|²/cutoff² for a compact group.
+
+        For any other a product over the invariants I of degree k of :class:`RadialInvariants`, of the falloff of
+        (I(x)/cutoff^k)², which vanishes where one of them reaches the cutoff.
+        """
+        v = edge_vec @ self.basis.T
+        s = (v * v).sum(1, keepdim=True) if self.radial is None else self.radial.invariants(v).square()
+        return falloff(s).prod(1, keepdim=True)
 
     def forward(self, edge_vec: torch.Tensor, edge_attr: torch.Tensor | None):
         v = edge_vec @ self.basis.T

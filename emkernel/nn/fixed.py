@@ -29,6 +29,7 @@ class FixedKernel(SteerableKernel):
         degree: highest degree l.
         rings: number of Gaussians.
         cutoff: radius of the outermost ring, in the units of ``pos``.
+        envelope: let all rings fall to zero at the cutoff, as for :class:`ImplicitKernel`.
 
     Shapes:
         edge_vec (E, d) -> (E, rep_out.size, rep_in.size)
@@ -55,6 +56,7 @@ class FixedKernel(SteerableKernel):
         degree: int = 2,
         rings: int = 3,
         cutoff: float = 1.0,
+        envelope: bool = False,
     ):
         if edge_rep is not None:
             raise RepError(
@@ -69,7 +71,7 @@ class FixedKernel(SteerableKernel):
                 "take the implicit kernel"
             )
         self.rings = rings = whole(rings, "rings")
-        self._embed(degree, rings, cutoff)
+        self._embed(degree, rings, cutoff, envelope)
         trivial = irrep_table(group).trivial
         # the constant, and what the embedding counts among its scalars: invariant polynomials that O(n) does not have
         sources = [(trivial, 1 + self.embed.scalars - rings), *zip(self.embed.irreps, self.embed.copies)]
@@ -91,6 +93,8 @@ class FixedKernel(SteerableKernel):
         them; ``edge_attr`` is not seen."""
         scalars, blocks = self.embed(edge_vec, None)
         rings, invariant = scalars[:, : self.rings], scalars[:, self.rings :]
+        if self.embed.envelope:
+            rings = rings * self.embed.window(edge_vec)
         constant = torch.cat([torch.ones_like(rings[:, :1]), invariant], 1)[:, None]
         used = [y for y, used in zip([constant, *blocks], self._used) if used]
         if self.rings == 1:

@@ -35,6 +35,8 @@ class ImplicitKernel(SteerableKernel):
         layers: its hidden layers.
         radial: number of radial functions.
         cutoff: length scale of the edges, in the units of ``pos``.
+        envelope: multiply by an invariant function of the edge vector that falls to zero at the cutoff, with two
+            continuous derivatives (:meth:`EdgeEmbedding.window`): nothing jumps where edges come and go with a radius.
         bilinear: whether hidden fields are also formed from products of embedded fields; by default where ``edge_rep``
             has a steerable part, whose products with x carry information.
 
@@ -64,13 +66,14 @@ class ImplicitKernel(SteerableKernel):
         layers: int = 2,
         radial: int = 10,
         cutoff: float = 1.0,
+        envelope: bool = False,
         bilinear: bool | None = None,
     ):
         super().__init__(rep_in, rep_out, edge_rep)
         width, hidden, layers = whole(width, "width"), whole(hidden, "hidden"), whole(layers, "layers", 0)
         self.width = width
         group, table = rep_in.group, irrep_table(rep_in.group)
-        self._embed(degree, radial, cutoff)
+        self._embed(degree, radial, cutoff, envelope)
 
         products = self.embed.has_steerable_attributes if bilinear is None else bilinear
         candidates = {r.index: r for r in (table.trivial, *self.embed.irreps)}
@@ -152,7 +155,10 @@ class ImplicitKernel(SteerableKernel):
             blocks = [torch.cat(have[i], 2) for i in self._sources]
         if self._no_scalars:
             scalars = edge_vec.new_ones(edge_vec.shape[0], 1)
-        gates = self.net(scalars).unflatten(1, (len(self.hidden_irreps), self.width)).unbind(1)
+        gates = self.net(scalars)
+        if self.embed.envelope:
+            gates = gates * self.embed.window(edge_vec)
+        gates = gates.unflatten(1, (len(self.hidden_irreps), self.width)).unbind(1)
         out = [Field(gates[0][:, None])] if self._has_trivial else []
         if self.mix is not None:
             for x, w, g in zip(self.mix.copies(blocks), self.mix.weight, gates[len(out) :]):

@@ -45,9 +45,9 @@ class SteerableKernel(EquivariantModule):
         self.rep_in, self.rep_out, self.edge_rep = rep_in, rep_out, edge_rep
         self._paths: dict[int, list[tuple[int, int, np.ndarray | Seeded]]] = {}
 
-    def _embed(self, degree: int, radial: int, cutoff: float) -> None:
+    def _embed(self, degree: int, radial: int, cutoff: float, envelope: bool) -> None:
         # before the layouts: what is shipped was solved in the order in which it is met
-        self.embed = EdgeEmbedding(self.rep_in.group, self.edge_rep, degree, radial, cutoff)
+        self.embed = EdgeEmbedding(self.rep_in.group, self.edge_rep, degree, radial, cutoff, envelope)
         self.layout_in, self.layout_out = Layout(self.rep_in), Layout(self.rep_out)
 
     def paths(self, a: Irrep) -> list[tuple[int, int, np.ndarray | Seeded]]:
@@ -192,6 +192,14 @@ class SteerableKernel(EquivariantModule):
             raise ValueError(
                 f"edge_vec has shape {tuple(edge_vec.shape)}, expected (E, {d}) for {self.rep_in.group.name}"
             )
+        self.check_attributes(edge_attr, edge_vec)
+        if edge_attr is not None and edge_attr.shape[:-1] != edge_vec.shape[:-1]:
+            raise ValueError(
+                f"edge_attr has {edge_attr.shape[0]} rows, edge_vec {edge_vec.shape[0]}: one per edge is expected"
+            )
+
+    def check_attributes(self, edge_attr: torch.Tensor | None, like: torch.Tensor) -> None:
+        """Raise unless there are attributes where the kernel takes any, of its representation and a tensor's dtype."""
         if (edge_attr is None) != (self.edge_rep is None):
             raise RepError(
                 "edge_attr is missing: the kernel has edge_rep = " + str(self.edge_rep)
@@ -199,12 +207,7 @@ class SteerableKernel(EquivariantModule):
                 else "edge_attr was passed to a kernel built without edge_rep"
             )
         if edge_attr is not None:
-            check_features(edge_attr, self.edge_rep, "edge_attr", edge_vec)
-            if edge_attr.shape[:-1] != edge_vec.shape[:-1]:
-                raise ValueError(
-                    f"edge_attr has {edge_attr.shape[0]} rows, edge_vec {edge_vec.shape[0]}: one per edge is "
-                    "expected"
-                )
+            check_features(edge_attr, self.edge_rep, "edge_attr", like)
 
     def forward(self, edge_vec: torch.Tensor, edge_attr: torch.Tensor | None = None) -> torch.Tensor:
         self.check_edges(edge_vec, edge_attr)

@@ -273,7 +273,9 @@ def kernel_blocks(
             (dc, mc), k = sizes_out[c], r * h.shape[2] * mb
             W = weights[c][start[c] : start[c] + k].reshape(r, h.shape[2], mb, mc)
             start[c] += k
-            dense = torch.einsum("crab,rumn->aucnbm", C.unflatten(0, (dc, r)), W)
-            dense = dense.reshape(h.shape[1] * h.shape[2], dc * mc * db * mb)
+            C = C.unflatten(0, (dc, r)).permute(2, 0, 3, 1)
+            # not einsum, whose result has other strides where it runs than where a compiler traces it
+            dense = (C.reshape(-1, r) @ W.flatten(1)).reshape(*C.shape[:3], *W.shape[1:])
+            dense = dense.permute(0, 3, 1, 5, 2, 4).reshape(h.shape[1] * h.shape[2], dc * mc * db * mb)
             out[c][pair.b] = out[c][pair.b] + (h.flatten(1) @ dense).unflatten(1, (dc, mc, db, mb))
     return out
