@@ -183,6 +183,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=1, help="processes per measurement, the fastest counts")
     parser.add_argument("--gigabytes", type=float, default=12.0, help="memory a process may take on the CPU")
     parser.add_argument("--limit", type=float, default=900.0, help="seconds a process may take")
+    parser.add_argument("--name", default="peers", help="of the table and plots (default peers)")
     for library in ("e3nn", "cue", "escnn"):
         parser.add_argument(f"--python-{library}", default=sys.executable, metavar="PATH")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
@@ -214,7 +215,7 @@ def main():
         table.note(f"Not measured: {library} ({why}).")
     versions = {name.split(",")[0]: r["version"] for (name, _), r in runs.done.items() if "version" in r}
     table.note("Versions: " + ", ".join(f"{k} {v}" for k, v in versions.items()) + ".")
-    out = args.out / f"peers-{args.device.split(':')[0]}"
+    out = args.out / f"{args.name}-{args.device.split(':')[0]}"
     title = f"{describe(standard)}, one of them varied\n{table.machine}"
     plots = ()
     for value, what, name in (
