@@ -90,8 +90,9 @@ class Field:
         colours = np.zeros(len(points))
         if a == b:
             what = "the number" if a == "Scalar" else "the trace"
-            note = f"Colour: {what}, from {_number(low)} (blue) to {_number(high)} (red)."
+            note = f"Colour: {what}, {_number(middle)} everywhere."
             if half > 1e-9 * max(abs(low), abs(high)):
+                note = f"Colour: {what}, from {_number(low)} (blue) to {_number(high)} (red)."
                 colours = np.clip((self.colours - middle) / half, -1, 1)
         if self.side and len(names) == 1:
             return self._graph(names[0])

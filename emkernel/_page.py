@@ -165,9 +165,10 @@ def _errors(G: MatrixGroup, scenes: list[Scene]) -> str:
 
 
 def _generators(G: MatrixGroup) -> str:
+    unit = G._units[:, None] / G._units
     orders = [f"h{i + 1}, " + (f"of order {q}" if q else "of infinite order") for i, q in enumerate(G._orders)]
-    out = _matrices(orders, G.discrete_generators)
-    out += _matrices([f"A{k + 1}, generates exp(tA)" for k in range(len(G.lie_algebra))], G.lie_algebra)
+    out = _matrices(orders, G.discrete_generators, unit)
+    out += _matrices([f"A{k + 1}, generates exp(tA)" for k in range(len(G.lie_algebra))], G.lie_algebra, unit)
     out = out or f"<p>None: the trivial group in dimension {G.d}.</p>"
     return out + _attempt(lambda: _forms(G))
 
@@ -178,25 +179,24 @@ def _forms(G: MatrixGroup) -> str:
     names += [f"antisymmetric {i + 1}" for i in range(len(forms.antisymmetric))]
     if not names:
         return "<h3>Invariant bilinear forms</h3><p>None but 0.</p>"
-    return "<h3>Invariant bilinear forms, up to combinations</h3>" + _matrices(
-        names, np.concatenate([forms.symmetric, forms.antisymmetric])
-    )
+    both, unit = np.concatenate([forms.symmetric, forms.antisymmetric]), 1 / np.outer(G._units, G._units)
+    return f"<h3>Invariant bilinear forms, up to combinations</h3>{_matrices(names, both, unit)}"
 
 
-def _matrices(names: list[str], matrices: np.ndarray) -> str:
+def _matrices(names: list[str], matrices: np.ndarray, unit: np.ndarray) -> str:
+    """Matrices with their names; what is rounding once they are multiplied by unit, (d, d), is 0."""
     if not names:
         return ""
-    shown = [f'<figure class="matrix">{_matrix(m)}<figcaption>{escape(name)}</figcaption></figure>'
+    shown = [f'<figure class="matrix">{_matrix(m, unit)}<figcaption>{escape(name)}</figcaption></figure>'
              for name, m in zip(names[:SHOWN], matrices)]  # fmt: skip
     left = f'<p class="soft">and {len(names) - SHOWN} more.</p>' if len(names) > SHOWN else ""
     return f'<div class="matrices">{"".join(shown)}</div>{left}'
 
 
-def _matrix(m: np.ndarray) -> str:
+def _matrix(m: np.ndarray, unit: np.ndarray) -> str:
     """Numbers where there are few; else squares, red for positive and blue for negative ones."""
-    d, size = len(m), np.abs(m)
-    # beside its row and column, so that units do not matter
-    m = np.where(size > 1e-12 * np.sqrt(np.outer(size.max(1), size.max(0))), m, 0.0)
+    d, size = len(m), np.abs(m * unit)
+    m = np.where(size > 1e-12 * size.max(), m, 0.0)
     if d <= WRITTEN:
         cells = [[f"{v:.4g}".replace("-", "−") for v in row] for row in m + 0.0]
         rows = ("".join(f'<td{" class=zero" * (c == "0")}>{c}</td>' for c in row) for row in cells)

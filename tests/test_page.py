@@ -166,6 +166,14 @@ def test_the_code_of_the_page_makes_the_group():
         assert space["G"] == G and space["G"].name == G.name
 
 
+def test_rounding_is_shown_as_zero():
+    turn, shift = np.zeros((2, 3, 3))
+    turn[0, 1], turn[1, 0], shift[0, 2] = -1, 1, 1
+    G = MatrixGroup("SE(2)", lie_algebra=[turn, shift])
+    words = Reader(page(G, ek.check_group(G, quick=True), "", quick=True)).text
+    assert "0 0 0 0 0 0 0 0 1 symmetric 1" in words
+
+
 def test_units_do_not_hide_numbers():
     c = 3e8
     G = MatrixGroup("boost", lie_algebra=[[[0, 1 / c], [c, 0]]])
