@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ._search import Points
 
-__all__ = ["Images", "near_images", "nearest"]
+__all__ = ["Images", "checked_cell", "near_images", "nearest"]
 
 
 class Images(NamedTuple):
@@ -61,3 +61,27 @@ def nearest(target: Tensor, squared: Tensor, k: int, slack: float) -> Tensor:
     start = degree.cumsum(0) - degree
     last = (start + degree.clamp(max=k) - 1).clamp(min=0)
     return squared <= (squared[last] * (1 + slack) ** 2)[target]
+
+
+def checked_cell(cell: Tensor, pos: Tensor, batch: Tensor) -> Tensor:
+    """(C, d, d) lattice vectors that span a volume, one cell for each crystal of the batch."""
+    d = pos.shape[1]
+    if not isinstance(cell, Tensor) or cell.dtype != pos.dtype or cell.device != pos.device:
+        kind = f"{cell.dtype} on {cell.device}" if isinstance(cell, Tensor) else type(cell).__name__
+        raise ValueError(f"cell is {kind}, expected a tensor like pos, {pos.dtype} on {pos.device}.")
+    cells = int(batch.max()) + 1 if len(batch) else 1
+    if cell.shape == (d, d):
+        cell = cell[None]
+    if cell.ndim != 3 or cell.shape[1:] != (d, d) or len(cell) < cells:
+        raise ValueError(
+            f"cell has shape {tuple(cell.shape)}, expected ({cells}, {d}, {d}): the lattice vectors of each crystal, "
+            "as rows."
+        )
+    size = torch.linalg.vector_norm(cell.detach().double(), dim=2).prod(1)
+    flat = ~(torch.linalg.det(cell.detach().double()).abs() > 1e-9 * size)
+    if bool(flat.any()):
+        raise ValueError(
+            f"cell[{int(flat.nonzero()[0])}] has no volume: its vectors are linearly dependent, or not finite; give a "
+            "slab or a wire a long vector where it does not repeat."
+        )
+    return cell

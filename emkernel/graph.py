@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ._arguments import array_of
-from ._periodic import near_images, nearest
+from ._periodic import checked_cell, near_images, nearest
 from ._search import Points, dense_search, tree_knn, tree_radius
 
 __all__ = ["interval_graph", "knn_graph", "periodic_graph", "radius_graph", "random_subset"]
@@ -176,7 +176,7 @@ def periodic_graph(
         raise ValueError(f"k is {k!r}, expected an integer >= 1, or None for all within r.")
     _check_positions("pos", pos, None)
     batch = _checked_batch("batch", batch, len(pos), pos.device)
-    cell = _checked_cell(cell, pos, batch)
+    cell = checked_cell(cell, pos, batch)
     factor = None if metric is None else _metric_factor(metric, pos.shape[1])
     if not len(pos):
         return torch.empty(2, 0, dtype=torch.int64, device=pos.device), pos.new_empty(0, pos.shape[1])
@@ -339,29 +339,6 @@ def _check_positions(name: str, pos: Tensor, like: Tensor | None) -> None:
     if not bool(finite.all()):
         row = int((~finite).nonzero()[0])
         raise ValueError(f"{name}[{row}] is not finite: NaN or infinite positions have no neighbours.")
-
-
-def _checked_cell(cell: Tensor, pos: Tensor, batch: Tensor) -> Tensor:
-    d = pos.shape[1]
-    if not isinstance(cell, Tensor) or cell.dtype != pos.dtype or cell.device != pos.device:
-        kind = f"{cell.dtype} on {cell.device}" if isinstance(cell, Tensor) else type(cell).__name__
-        raise ValueError(f"cell is {kind}, expected a tensor like pos, {pos.dtype} on {pos.device}.")
-    cells = int(batch.max()) + 1 if len(batch) else 1
-    if cell.shape == (d, d):
-        cell = cell[None]
-    if cell.ndim != 3 or cell.shape[1:] != (d, d) or len(cell) < cells:
-        raise ValueError(
-            f"cell has shape {tuple(cell.shape)}, expected ({cells}, {d}, {d}): the lattice vectors of each crystal, "
-            "as rows."
-        )
-    size = torch.linalg.vector_norm(cell.detach().double(), dim=2).prod(1)
-    flat = ~(torch.linalg.det(cell.detach().double()).abs() > 1e-9 * size)
-    if bool(flat.any()):
-        raise ValueError(
-            f"cell[{int(flat.nonzero()[0])}] has no volume: its vectors are linearly dependent, or not finite; give a "
-            "slab or a wire a long vector where it does not repeat."
-        )
-    return cell
 
 
 def _checked_batch(
