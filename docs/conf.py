@@ -65,7 +65,7 @@ napoleon_custom_sections = ["Shapes"]
 
 # one letter with a short index, as x_i, ρ_out, Σ_{j in N(i)}; powers, as g^-1, R^(m d)
 SCRIPT = re.compile(
-    r"(?<![\w`])(?P<base>[^\W\d_])_(?:\{(?P<sub>[^}]*)\}|(?P<short>out|\w{1,2})(?!\w))"
+    r"(?<![\w`])(?P<base>dρ|[^\W\d_])_(?:\{(?P<sub>[^}]*)\}|(?P<short>out|\w{1,2})(?!\w))"
     r"|\^(?:\{(?P<sup>[^}]*)\}|\((?P<round>[^)]*)\)|(?P<power>[-+⊗]?\w+))"
 )
 
