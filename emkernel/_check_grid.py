@@ -60,8 +60,10 @@ def grid_equivariance_error(
         ValueError: the output has no entry in the middle.
 
     Example:
-        >>> conv = GridConv(Scalar(G), V(G), 7, padding="same")
-        >>> grid_equivariance_error(conv, wavelength=12.0)
+        >>> G = groups.O(2)
+        >>> conv = ek.nn.GridConv(Scalar(G), V(G), 7, padding="same")
+        >>> ek.checks.grid_equivariance_error(conv, wavelength=12.0) < 0.05
+        True
     """
     rep_in, rep_out, edge_rep = (
         given if given is not None else getattr(fn, name, None)

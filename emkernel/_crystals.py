@@ -45,6 +45,15 @@ class CrystalNet(EquivariantModule):
 
     Shapes:
         GraphBatch of crystals, x["z"] their atomic numbers, -> (num_graphs, d, d)
+
+    Example:
+        >>> rock_salt = ek.GraphBatch(  # of sodium chloride, in its primitive cell
+        ...     torch.tensor([[0.0, 0, 0], [2.82, 0, 0]]), torch.zeros(2).long(), 1,
+        ...     x={"z": torch.tensor([11, 17])}, cell=2.82 * (1 - torch.eye(3))[None])
+        >>> net = ek.models.CrystalNet(groups.O(3), channels=2, layers=1, radius=4.0)
+        >>> tensor = net(rock_salt)[0]
+        >>> torch.allclose(tensor, tensor[0, 0] * torch.eye(3), atol=1e-5)  # as the crystal is cubic
+        True
     """
 
     def __init__(

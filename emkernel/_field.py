@@ -206,7 +206,16 @@ def _images(
 
 
 def on_orbit(kernel: SteerableKernel, pair: tuple[str, str] = ("V", "V"), where: Orbit | None = None) -> Field:
-    """A kernel at the points of an orbit; arguments as for :func:`on_plane`."""
+    """A kernel at the points of an orbit.
+
+    Args:
+        kernel: as for :func:`on_plane`.
+        pair: of "Scalar" and "V".
+        where: by default :func:`orbit` of the group.
+
+    Raises:
+        RepError: the kernel has edge attributes, or no block between the pair.
+    """
     where = orbit(kernel.rep_in._require_bound()) if where is None else where
     if len(where.positions) > BEARING:
         kept = np.unique(np.linspace(0, len(where.positions) - 1, BEARING).astype(int))

@@ -79,7 +79,8 @@ def orbit(G: MatrixGroup, point: np.ndarray | None = None, *, limit: int | None 
         ValueError: a point of another shape, or 0.
 
     Example:
-        >>> len(orbit(groups.Oh()).positions)
+        >>> from emkernel import figures
+        >>> len(figures.orbit(groups.Oh()).positions)
         48
     """
     change, inverse, _ = display(G)

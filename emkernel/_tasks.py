@@ -244,6 +244,14 @@ def matrix_log(y: torch.Tensor) -> torch.Tensor:
 
     log(g ε g^T) = g log(ε) g^T for orthogonal g, and for these only: a network that learns log ε, as the tail of ε is
     heavy, is equivariant in ε under subgroups of O(3), the symmetries of a Cartesian frame.
+
+    Args:
+        y: (B, d, d).
+
+    Example:
+        >>> from emkernel.train import matrix_log
+        >>> matrix_log(torch.eye(3)[None]).abs().max()
+        tensor(0.)
     """
     values, vectors = torch.linalg.eigh(y.double())
     return ((vectors * values.log()[:, None]) @ vectors.mT).to(y.dtype)

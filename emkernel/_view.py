@@ -41,7 +41,12 @@ class View:
 
     @classmethod
     def of(cls, G: MatrixGroup, positions: np.ndarray) -> View:
-        """The view that suits a group and an orbit (n, d) of it."""
+        """The view that suits a group and an orbit of it.
+
+        Args:
+            G: any matrix group.
+            positions: (n, d) points of the orbit.
+        """
         change, inverse, note = display(G)
         letter = "y" if note else "x"
         plane = plane_of([change @ h @ inverse for h in G.discrete_generators],

@@ -163,7 +163,7 @@ def periodic_graph(
             metric.
 
     Example:
-        >>> index, vec = periodic_graph(torch.zeros(1, 2), torch.eye(2), 1.0)  # a square lattice
+        >>> index, vec = ek.periodic_graph(torch.zeros(1, 2), torch.eye(2), 1.0)  # a square lattice
         >>> len(vec), index.unique().tolist()
         (4, [0])
 
@@ -263,6 +263,7 @@ def random_subset(batch: Tensor, n: int, *, generator: torch.Generator | None = 
 
     Raises:
         ValueError: if ``batch`` is not a vector of integers >= 0, or n is not an integer >= 0.
+        TypeError: ``generator`` is none.
 
     Example:
         >>> from emkernel.graph import random_subset

@@ -174,7 +174,11 @@ class MoleculeNet(EquivariantModule):
         self.register_buffer("scale", torch.tensor(float(scale)))
 
     def graph(self, batch: GraphBatch) -> tuple[Neighbours, torch.Tensor]:
-        """The neighbours, and the bond class of each of their edges (0 where the atoms are not bonded)."""
+        """The neighbours, and the bond class of each of their edges (0 where the atoms are not bonded).
+
+        Raises:
+            ValueError: the batch has no bonds, or no class for each of them.
+        """
         n = len(batch.pos)
         if batch.edge_index is None or batch.edge_attr.get("bond") is None:
             raise ValueError("the batch has no edge_index with edge_attr['bond']: the bonds of the molecules")

@@ -40,7 +40,8 @@ def orbit(G: MatrixGroup, point: np.ndarray | None = None) -> Figure:
         ImportError: matplotlib is not installed.
 
     Example:
-        >>> plots.orbit(groups.Oh()).savefig("orbit.png")
+        >>> from emkernel import plots
+        >>> plots.orbit(groups.Oh()).savefig("orbit.png")  # doctest: +SKIP
     """
     return _figure([figures.orbit(G, point).scene()], 2 * SIZE)
 
@@ -57,14 +58,24 @@ def on_plane(kernel: SteerableKernel, pairs: Sequence[tuple[str, str]] = figures
         RepError: the kernel has edge attributes, or no such block.
 
     Example:
-        >>> plots.on_plane(figures.example_kernel(groups.Oh()), [("Scalar", "V")])
+        >>> from emkernel import figures, plots
+        >>> plots.on_plane(figures.example_kernel(groups.Oh()), [("Scalar", "V")])  # doctest: +SKIP
     """
     view = figures.orbit(kernel.rep_in._require_bound()).view
     return _figure([figures.on_plane(kernel, pair, view).scene() for pair in pairs], SIZE)
 
 
 def on_orbit(kernel: SteerableKernel, pairs: Sequence[tuple[str, str]] = figures.PAIRS) -> Figure:
-    """Blocks of a kernel at the points of an orbit; arguments as for :func:`on_plane`."""
+    """Blocks of a kernel at the points of an orbit.
+
+    Args:
+        kernel: as for :func:`on_plane`.
+        pairs: of "Scalar" and "V", into and out of the blocks.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        RepError: the kernel has edge attributes, or no such block.
+    """
     where = figures.orbit(kernel.rep_in._require_bound())
     return _figure([figures.on_orbit(kernel, pair, where).scene() for pair in pairs], SIZE)
 

@@ -64,8 +64,10 @@ class GridConv(EquivariantModule):
         RepError, ValueError, TypeError: what was given does not fit, said precisely.
 
     Example:
-        >>> conv = GridConv(Scalar(G), (8 * Scalar + 4 * V)(G), 5, padding="same")
-        >>> y = conv(torch.randn(2, 1, 32, 32))
+        >>> G = groups.O(2)
+        >>> conv = nn.GridConv(Scalar(G), (8 * Scalar + 4 * V)(G), 5, padding="same")
+        >>> conv(torch.randn(2, 1, 32, 32)).shape
+        torch.Size([2, 16, 32, 32])
     """
 
     def __init__(
@@ -189,7 +191,11 @@ class GridConv(EquivariantModule):
 
     def weight_and_bias(self, edge_attr: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The weight (B, rep_out.size, rep_in.size, *kernel_size) of an ordinary convolution, B = 1 where all samples
-        share it, and its bias (rep_out.size,) or None."""
+        share it, and its bias (rep_out.size,) or None.
+
+        Raises:
+            ValueError: attributes that do not fit the representation of the edges.
+        """
         vectors, samples = self.vectors, 1
         self.kernel.check_attributes(edge_attr, vectors)
         if edge_attr is not None:
@@ -317,7 +323,10 @@ class Pointwise(nn.Module):
         x (B, rep_in.size, *spatial) -> (B, rep_out.size, *spatial)
 
     Example:
-        >>> block = nn.Sequential(GridConv(rep, rep, 5, padding="same"), Pointwise(Gate(rep)))
+        >>> rep = (8 * Scalar + 4 * V)(groups.O(2))
+        >>> gate = nn.Pointwise(nn.Gate(rep))
+        >>> gate(torch.randn(2, rep.size, 9, 9)).shape
+        torch.Size([2, 16, 9, 9])
     """
 
     def __init__(self, layer: nn.Module):
