@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ._arguments import whole
 from .batch import GraphBatch
 from .errors import DataError
 from .matrix_group import MatrixGroup
@@ -55,8 +56,8 @@ class RunConfig:
             raise ValueError(f"task must be one of {sorted(TASKS)}, got {self.task!r}")
         for name in ("epochs", "batch_size", "n_train"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+            if value is not None:
+                whole(value, name)
 
 
 @dataclass(frozen=True)

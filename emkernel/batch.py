@@ -23,6 +23,10 @@ class GraphBatch:
         edge_index: (2, E) int64, row 0 the source, row 1 the target, sorted by target; or None.
         edge_attr: inputs on the edges by name, each (E, ...).
 
+    Raises:
+        TypeError: something that is no tensor.
+        ValueError: positions and graphs that do not fit together.
+
     Example:
         >>> GraphBatch(torch.zeros(3, 3), torch.tensor([0, 0, 1]), 2)
         GraphBatch(num_graphs=2, pos=(3, 3))
@@ -35,6 +39,16 @@ class GraphBatch:
     y: Tensor | None = None
     edge_index: Tensor | None = None
     edge_attr: dict[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self):
+        edges = {"edge_index": self.edge_index, **{f"edge_attr[{k!r}]": t for k, t in self.edge_attr.items()}}
+        nodes = {"pos": self.pos, "batch": self.batch, **{f"x[{k!r}]": t for k, t in self.x.items()}}
+        for name, t in {**nodes, **edges, "y": self.y}.items():
+            if not isinstance(t, Tensor) and not (t is None and name in ("edge_index", "y")):
+                raise TypeError(f"{name} must be a tensor, got {type(t).__name__}")
+        if self.pos.ndim != 2 or self.batch.shape != self.pos.shape[:1]:
+            shapes = tuple(self.pos.shape), tuple(self.batch.shape)
+            raise ValueError(f"pos and batch have the shapes {shapes[0]} and {shapes[1]}, expected (N, d) and (N,)")
 
     def to(
         self,

@@ -42,7 +42,8 @@ def junk():
         torch.zeros(4, 2).to_sparse(),
         torch.zeros(5, 2, requires_grad=True), torch.zeros(2, 2, dtype=torch.complex64),
         torch.full((4, 2), nan),
-        torch.zeros(4, dtype=torch.uint8), torch.zeros(4, 2, dtype=torch.float16), torch.tensor([[-1, 9, 0], [1, 2, 0]]),
+        torch.zeros(4, dtype=torch.uint8), torch.zeros(4, 2, dtype=torch.float16),
+        torch.tensor([[-1, 9, 0], [1, 2, 0]]),
         V, Scalar, 0 * V, V(C4), Scalar(O3), R1, C4, O3, ek.MatrixGroup, np.random.default_rng(0), torch.Generator(),
     )  # fmt: skip
 
