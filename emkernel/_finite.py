@@ -133,7 +133,10 @@ def permutation_matrices(name: str, permutations, points: int | None) -> np.ndar
         raise GroupError(f"{name}: points is {points!r}, expected how many points there are, a positive whole number")
     out = []
     for i, given in enumerate(permutations):
-        items = given.tolist() if hasattr(given, "tolist") else given
+        try:
+            items = given.tolist() if hasattr(given, "tolist") else given
+        except (RuntimeError, TypeError) as e:
+            raise GroupError(f"{name}: permutations[{i}] cannot be read: {e}") from None
         if not isinstance(items, (list, tuple, range)):
             raise GroupError(f"{name}: permutations[{i}] is {given!r}, expected a list of images or of cycles; "
                              "pass a list of permutations, not one permutation")

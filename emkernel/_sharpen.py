@@ -17,6 +17,8 @@ from .errors import GroupError
 
 def polish(generators: np.ndarray, tol: float, max_order: int) -> np.ndarray:
     """Exact generators of the finite group near approximate ones; see MatrixGroup.polished."""
+    if not len(generators):
+        raise GroupError("there are no generators to polish")
     elements = [np.eye(generators.shape[-1], dtype=generators.dtype)]
     for i, h in enumerate(generators):
         # an element of finite order has eigenvalues on the unit circle, and so this trace and determinant

@@ -14,6 +14,7 @@ from torch import nn
 
 import emkernel
 
+from ._arguments import whole
 from .batch import GraphBatch
 from .errors import DataError
 from .matrix_group import MatrixGroup
@@ -68,8 +69,8 @@ class RunConfig:
             object.__setattr__(self, "target", TASKS[self.task].target)
         for name in ("epochs", "batch_size", "n_train", "patience"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+            if value is not None:
+                whole(value, name)
 
 
 @dataclass(frozen=True)

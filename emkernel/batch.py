@@ -24,6 +24,10 @@ class GraphBatch:
         edge_attr: inputs on the edges by name, each (E, ...).
         cell: (num_graphs, d, d) lattice vectors of each crystal as rows; None where nothing is periodic.
 
+    Raises:
+        TypeError: something that is no tensor.
+        ValueError: positions and graphs that do not fit together.
+
     Example:
         >>> ek.GraphBatch(torch.zeros(3, 3), torch.tensor([0, 0, 1]), 2)
         GraphBatch(num_graphs=2, pos=(3, 3))
@@ -37,6 +41,16 @@ class GraphBatch:
     edge_index: Tensor | None = None
     edge_attr: dict[str, Tensor] = field(default_factory=dict)
     cell: Tensor | None = None
+
+    def __post_init__(self):
+        edges = {"edge_index": self.edge_index, **{f"edge_attr[{k!r}]": t for k, t in self.edge_attr.items()}}
+        nodes = {"pos": self.pos, "batch": self.batch, **{f"x[{k!r}]": t for k, t in self.x.items()}}
+        for name, t in {**nodes, **edges, "y": self.y}.items():
+            if not isinstance(t, Tensor) and not (t is None and name in ("edge_index", "y")):
+                raise TypeError(f"{name} must be a tensor, got {type(t).__name__}")
+        if self.pos.ndim != 2 or self.batch.shape != self.pos.shape[:1]:
+            shapes = tuple(self.pos.shape), tuple(self.batch.shape)
+            raise ValueError(f"pos and batch have the shapes {shapes[0]} and {shapes[1]}, expected (N, d) and (N,)")
 
     def to(
         self,

@@ -60,7 +60,7 @@ class GivenRep(Rep):
         G = self.group
         check_is_group(G)
         for what in ("discrete", "lie"):
-            array = array_of(getattr(self, what), f"{self.name}: {what}", RepError)
+            array = array_of(getattr(self, what), f"{self.name}: {what}", RepError, "biufc")
             object.__setattr__(self, what, np.atleast_1d(array))
         if np.iscomplexobj(self.discrete) or np.iscomplexobj(self.lie):
             raise RepError(

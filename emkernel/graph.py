@@ -26,6 +26,8 @@ from ._search import Points, dense_search, tree_knn, tree_radius
 
 __all__ = ["interval_graph", "knn_graph", "periodic_graph", "radius_graph", "random_subset"]
 
+SMALLEST, LARGEST = 1e-150, 1e150  # lengths whose squares are in range
+
 
 def knn_graph(
     pos: Tensor,
@@ -117,8 +119,7 @@ def radius_graph(
 
     Source: the neighbourhoods of the point convolution, eq. 13 of arXiv 2212.06096.
     """
-    if not (isinstance(r, Real) and math.isfinite(r) and r > 0):
-        raise ValueError(f"r is {r!r}, expected a finite radius > 0 in the units of pos.")
+    r = _checked_radius(r)
     points = _checked_points(pos, batch, query, query_batch, loop, metric)
     if points is None:
         return torch.empty(2, 0, dtype=torch.int64, device=pos.device)
@@ -231,8 +232,7 @@ def interval_graph(
 
     Source: the neighbourhoods of the point convolution, eq. 13 of arXiv 2212.06096, for an indefinite form.
     """
-    if not (isinstance(r, Real) and math.isfinite(r) and r > 0):
-        raise ValueError(f"r is {r!r}, expected a finite number > 0 in the units of pos.")
+    r = _checked_radius(r)
     _check_positions("pos", pos, None)
     batch = _checked_batch("batch", batch, len(pos), pos.device)
     form = _symmetric("form", form, pos.shape[1]).to(pos.device)
@@ -340,6 +340,22 @@ def _check_positions(name: str, pos: Tensor, like: Tensor | None) -> None:
     if not bool(finite.all()):
         row = int((~finite).nonzero()[0])
         raise ValueError(f"{name}[{row}] is not finite: NaN or infinite positions have no neighbours.")
+
+
+    if len(pos):
+        x = pos.detach()
+        span, far = float((x.amax(0) - x.amin(0)).max()), float(x.abs().max())
+        if far > LARGEST or 0 < span < SMALLEST:
+            raise ValueError(
+                f"{name} spans {span:.3g} as far as {far:.3g} from the origin: squares of such distances are out of "
+                "range, rescale the points."
+            )
+
+
+def _checked_radius(r: float) -> float:
+    if not (isinstance(r, Real) and SMALLEST < r < LARGEST):
+        raise ValueError(f"r is {r!r}, expected a finite radius > 0 in the units of pos, whose square is in range.")
+    return float(r)
 
 
 def _checked_batch(

@@ -10,6 +10,7 @@ import scipy.linalg
 import torch
 
 from . import _compact, _finite, _growth, _orders, _sharpen
+from ._arguments import whole
 from ._digits import Written
 from ._generators import check_invertible, frozen, realified, stacked
 from .errors import GroupError
@@ -56,6 +57,7 @@ class MatrixGroup:
         if not isinstance(name, str):
             raise GroupError(f"the first argument of MatrixGroup is its name, got {type(name).__name__}")
         self.name = name
+        d = None if d is None else whole(d, f"{name}: dimension d", error=GroupError)
         discrete = stacked(discrete_generators, "discrete_generators", self.name)
         lie = stacked(lie_algebra, "lie_algebra", self.name)
         if np.iscomplexobj(discrete) or np.iscomplexobj(lie):
@@ -68,9 +70,7 @@ class MatrixGroup:
                 if not sizes
                 else f"{self.name}: generators of different sizes {sorted(sizes)}; all must be (d, d) for one d"
             )
-        self.d = sizes.pop()
-        if self.d < 1:
-            raise GroupError(f"{self.name}: dimension d={self.d}, expected at least 1")
+        self.d = whole(sizes.pop(), f"{name}: dimension d", error=GroupError)
         self.discrete_generators = frozen(discrete.reshape(-1, self.d, self.d))
         self.lie_algebra = frozen(lie.reshape(-1, self.d, self.d))
         for i, h in enumerate(self.discrete_generators):

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 import scipy.linalg
 
+from ._arguments import array_of
 from .errors import RepError
 from .expressions import Rep
 from .images import Images
@@ -129,7 +130,7 @@ class SubRep(Rep):
 
 
 def _matrix(m, what: str) -> np.ndarray:
-    m = np.asarray(m)
+    m = array_of(m, what, RepError, "biufc")
     if np.iscomplexobj(m) or m.ndim != 2:
         raise RepError(f"{what} must be a real matrix, got shape {m.shape} of {m.dtype}")
     m = np.array(m, dtype=float)

@@ -18,7 +18,7 @@ from emkernel.nn import PointConv
 EVERYDAY = settings(
     derandomize=True, deadline=None, database=None, max_examples=40, suppress_health_check=list(HealthCheck)
 )
-SLOW = settings(EVERYDAY, max_examples=4000)
+SLOW = settings(EVERYDAY, max_examples=2000)
 GROUPS = {"O(3)": True, "C(4)": True, "S(3)": True, "Cnv(5)": True, "Lorentz": False, "SL(2)": False}
 PATHS = (("kernel", None), ("auto", None), ("message", 2), ("aggregate", 1))
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from emkernel._search import Points, dense_search, tree_knn, tree_radius
-from emkernel.graph import knn_graph, radius_graph, random_subset
+from emkernel.graph import interval_graph, knn_graph, radius_graph, random_subset
 
 
 def brute(src, src_batch, dst, dst_batch, same, loop, metric=None, k=None, r=None):
@@ -172,6 +172,7 @@ def test_cuda_gives_the_same_edges():
 
 NAN = torch.tensor([[0.0, 0.0], [float("nan"), 0.0]])
 TWO = torch.zeros(2, 2)
+APART = torch.eye(2, dtype=torch.float64)
 
 
 @pytest.mark.parametrize(
@@ -202,6 +203,11 @@ TWO = torch.zeros(2, 2)
         (lambda: knn_graph(TWO, 1, metric=torch.diag(torch.tensor([1.0, -1.0]))), "eigenvalue -1.*Lorentz"),
         (lambda: knn_graph(TWO, 1, metric=torch.tensor([[1.0, 1.0], [0.0, 1.0]])), "symmetric"),
         (lambda: knn_graph(TWO.double() + torch.tensor([[0.0], [1e200]], dtype=torch.float64), 1), "rescale"),
+        (lambda: radius_graph(APART * 1e200, 1.0), "rescale"),
+        (lambda: knn_graph(APART * 1e-200, 1), "rescale"),
+        (lambda: interval_graph(APART * 1e200, 1.0, torch.eye(2)), "rescale"),
+        (lambda: radius_graph(TWO, 1e-200), "r is 1e-200.*in range"),
+        (lambda: interval_graph(TWO, 1e200, torch.eye(2)), "r is 1e.200"),
         (lambda: random_subset(torch.tensor([0, 1]), -1), "n is -1"),
         (lambda: random_subset(torch.tensor([0.5]), 1), "float32"),
     ],

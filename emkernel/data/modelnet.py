@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from .._arguments import array_of, whole
 from ..errors import DataError
 from ._cache import cached_arrays
 from .formats import is_single, read_hdf5, read_npz, read_off, read_text
@@ -110,7 +111,7 @@ def sample_mesh(
         Points (n, 3) and unit normals (n, 3), float64.
 
     Raises:
-        ValueError: if the mesh has no area.
+        ValueError: if the mesh has no area, or a triangle a vertex that is not there.
 
     Example:
         >>> ek.data.sample_mesh(np.eye(3), np.array([[0, 1, 2]]), 5, np.random.default_rng(0))[0].sum(1)
@@ -118,6 +119,14 @@ def sample_mesh(
 
     Source: Osada et al., Shape Distributions, ACM Trans. Graph. 21, 807 (2002), section 4.2.
     """
+    vertices, triangles = array_of(vertices, "vertices"), array_of(triangles, "triangles")
+    if vertices.ndim != 2 or vertices.shape[1] != 3 or triangles.ndim != 2 or triangles.shape[1] != 3:
+        raise ValueError(f"vertices {vertices.shape} and triangles {triangles.shape}, expected (V, 3) and (F, 3).")
+    if triangles.dtype.kind not in "iu" or ((triangles < 0) | (triangles >= len(vertices))).any():
+        raise ValueError(f"triangles of {triangles.dtype} are not all indices of the {len(vertices)} vertices.")
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"rng is {type(rng).__name__}, expected a numpy Generator.")
+    n = whole(n, "n", 0)
     a, b, c = (vertices[triangles[:, i]] for i in range(3))
     cross = np.cross(b - a, c - a)
     double_area = np.linalg.norm(cross, axis=1)

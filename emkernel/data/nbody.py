@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._arguments import array_of, whole
 from .ragged import RaggedGraphs
 
 __all__ = ["NBodySystems", "evolve", "load_nbody", "nbody_energy", "simulate_nbody", "straight_line_error"]
@@ -91,8 +92,7 @@ def simulate_nbody(
 
     Source: the charged-particle task of Kipf et al., arXiv 1802.04687, with a field added.
     """
-    if n_systems < 0 or n_particles < 1:
-        raise ValueError(f"n_systems={n_systems} and n_particles={n_particles}: expected >= 0 and >= 1.")
+    n_systems, n_particles = whole(n_systems, "n_systems", 0), whole(n_particles, "n_particles")
     draws = np.random.default_rng(seed).standard_normal((n_systems, n_particles, 7))
     pos, vel = draws[..., :3].copy(), 0.5 * draws[..., 3:6]
     charge = np.where(draws[..., 6] < 0, -1.0, 1.0)
@@ -141,14 +141,16 @@ def evolve(
     Source: Birdsall and Langdon, Plasma Physics via Computer Simulation (1985), chapter 4 (Boris rotation).
     """
     electric, magnetic = _field(field, strength)
-    pos, vel, charge = (np.asarray(a, dtype=np.float64) for a in (pos, vel, charge))
+    given = (("pos", pos), ("vel", vel), ("charge", charge))
+    pos, vel, charge = (array_of(a, name).astype(np.float64) for name, a in given)
     if pos.ndim != 3 or pos.shape[2] != 3 or vel.shape != pos.shape or charge.shape != pos.shape[:2]:
         raise ValueError(
             f"pos, vel and charge have the shapes {pos.shape}, {vel.shape}, {charge.shape}, expected (S, n, 3), "
             "(S, n, 3) and (S, n)."
         )
-    if steps < 0 or not softening > 0:
-        raise ValueError(f"steps={steps} and softening={softening}: expected >= 0 and > 0.")
+    steps = whole(steps, "steps", 0)
+    if not softening > 0:
+        raise ValueError(f"softening is {softening}, expected > 0.")
     final_pos, final_vel = np.empty_like(pos), np.empty_like(vel)
     for begin in range(0, len(pos), _SYSTEMS_AT_ONCE):
         part = slice(begin, begin + _SYSTEMS_AT_ONCE)

@@ -94,6 +94,8 @@ class RaggedGraphs(Dataset[GraphBatch]):
             if edge_attr or edge_ptr is not None:
                 raise ValueError("edge_ptr or edge_attr was given without edges.")
             return
+        if edges.is_floating_point() or edges.is_complex() or edges.device != self.pos.device:
+            raise ValueError(f"edges are {edges.dtype} on {edges.device}, expected integers on {self.pos.device}.")
         if edge_ptr is None or edges.ndim != 2 or len(edges) != 2:
             raise ValueError(f"edges has shape {tuple(edges.shape)}, expected (2, E) together with edge_ptr.")
         edge_ptr = _checked_ptr("edge_ptr", edge_ptr, edges.shape[1])
@@ -239,7 +241,9 @@ class PointClouds(Dataset[GraphBatch]):
 
 def _check_tensors(given: Mapping[str, Tensor | None]) -> None:
     for name, t in given.items():
-        if t is not None and (not isinstance(t, Tensor) or not t.ndim or t.layout != torch.strided):
+        if t is None and name in ("edges", "normal"):
+            continue
+        if not isinstance(t, Tensor) or not t.ndim or t.layout != torch.strided:
             raise ValueError(f"{name} must be a dense tensor, got {t!r:.80}")
 
 

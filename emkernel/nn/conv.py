@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 
 import torch
 
@@ -107,8 +108,8 @@ class PointConv(EquivariantModule):
                 f"aggr={aggr!r} does not commute with {rep_out}: a componentwise {aggr} is equivariant only where "
                 "the group permutes components; use 'sum' or 'mean'"
             )
-        if not neighbours > 0:
-            raise ValueError(f"neighbours must be positive, got {neighbours}")
+        if not (isinstance(neighbours, Real) and neighbours > 0):
+            raise ValueError(f"neighbours must be a positive number, got {neighbours!r:.80}")
         self.rep_in, self.rep_out, self.edge_rep = rep_in, rep_out, edge_rep
         self._scale = 1 / math.sqrt(neighbours) if aggr == "sum" else 1.0
         self.contraction, self.chunk, self.aggr, self.backend = contraction, chunk, aggr, backend
@@ -221,8 +222,10 @@ class PointConv(EquivariantModule):
         return segment_reduce(messages, graph.target, graph.num_targets, self.aggr, self.backend)
 
     def _sides(self, x, pos, size):
-        for name, value in (("x", x), ("pos", pos), ("size", (0, 0) if size is None else size)):
-            if (isinstance(value, (tuple, list)) or name == "size") and len(value) != 2:
+        if not isinstance(size, tuple | list | None):
+            raise TypeError(f"size must be a pair (sources, targets), got {type(size).__name__}")
+        for name, value in (("x", x), ("pos", pos), ("size", size)):
+            if isinstance(value, (tuple, list)) and len(value) != 2:
                 raise ValueError(f"{name} must be a pair (source, target), got {len(value)} of them")
         x_source, x_target = x if isinstance(x, (tuple, list)) else (x, x)
         pos_source, pos_target = pos if isinstance(pos, (tuple, list)) else (pos, pos)

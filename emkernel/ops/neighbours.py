@@ -233,7 +233,9 @@ def _checked(edge_index: torch.Tensor, num_sources: int, num_targets: int, check
     if edge_index.ndim != 2 or edge_index.shape[0] != 2:
         raise ValueError(f"edge_index must be {FORMATS}; got shape {tuple(edge_index.shape)}")
     if edge_index.dtype not in (torch.int64, torch.int32):
-        raise ValueError(f"edge_index must be of an integer type, got {edge_index.dtype}")
+        raise ValueError(
+            f"edge_index must be of the integer type int64 or int32, got {edge_index.dtype}: pass edge_index.long()"
+        )
     if edge_index.device.type == "meta":
         raise ValueError("edge_index is on the meta device, where it has no values: no graph can be made of it")
     edge_index = edge_index.long()
