@@ -114,6 +114,14 @@ def test_quickstart_says_what_symmetry_is_worth(tmp_path):
     assert re.search(r"C5v changed the error by -\d+ %", printed)
 
 
+@pytest.mark.slow
+def test_turned_images_are_recognised(tmp_path):
+    printed = run_example("turned_images.py", cwd=tmp_path)
+    found = {name: float(turned) for name, turned in re.findall(r"^(\w+) +[\d,]+ +\S+ +(\S+)$", printed, re.MULTILINE)}
+    assert found["steerable"] > 0.8
+    assert found["ordinary"] < 0.6
+
+
 # ---- from PyTorch Geometric -------------------------------------------------------------------------------------
 
 
