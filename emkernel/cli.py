@@ -1,9 +1,10 @@
-"""The command line: ``emkernel groups``, ``emkernel check``, ``emkernel train``."""
+"""The command line: ``emkernel groups``, ``emkernel check``, ``emkernel train``, ``emkernel study``."""
 
 from __future__ import annotations
 
 import argparse
 import ast
+import functools
 import inspect
 import logging
 import re
@@ -88,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         "  emkernel train qm9 --group O3 --root data/qm9 --epochs 40",
     )
     parser.add_argument("--version", action="version", version=f"emkernel {emkernel.__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{groups,check,train}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{groups,check,train,study}")
     commands.add_parser("groups", help="list the catalogue")
     check = commands.add_parser(
         "check",
@@ -153,7 +154,45 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--devices", default="auto")
     run.add_argument("--precision", default="32-true")
     run.add_argument("--no-progress", action="store_true")
+    _study_options(commands)
     return parser
+
+
+def _study_options(commands) -> None:
+    study = commands.add_parser(
+        "study",
+        help="check a claim: networks that differ in one thing, trained from several seeds",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Train networks of equal size that differ in one thing, each from several seeds, and write a\n"
+        "table (NAME.csv, NAME.md) and a figure (NAME.png). Stopped, the same command goes on where it was.",
+        epilog="studies:\n"
+        "  groups      implicit kernel against fixed basis, under each group, on rotated shapes (figure 3)\n"
+        "  attributes  fixed basis, implicit kernel, with bonds, with atoms, with both, on QM9 (figure 4)\n"
+        "  qm9         the implicit kernel on properties of QM9 (table 1)\n"
+        "  symmetry    no symmetry, a part, the right one, one that is too large, on particles in a field\n"
+        "  samples     error by the number of training systems, with the right symmetry and with none\n\n"
+        "examples:\n  emkernel study symmetry --quick\n  emkernel study groups --root DATA --small --groups SO2z O2z\n"
+        "  emkernel study attributes --root DATA --target homo --jobs 2\n",
+    )
+    study.add_argument("name", choices=("groups", "attributes", "qm9", "symmetry", "samples"))
+    study.add_argument("--root", help="file or folder of the data (groups, attributes, qm9)")
+    study.add_argument("--out", help="folder of the study (default runs/study-NAME)")
+    size = study.add_mutually_exclusive_group()
+    for name, text in (
+        ("quick", "a few minutes on one core"),
+        ("small", "an hour or so on one core; without either, the size for a machine with a GPU"),
+    ):
+        size.add_argument(f"--{name}", dest="size", action="store_const", const=name, default="full", help=text)
+    study.add_argument("--seeds", type=int, default=5, help="runs of each network (default 5)")
+    study.add_argument("--jobs", type=int, default=1, help="runs at a time, each with one thread (default 1)")
+    study.add_argument("--groups", nargs="+", help="of groups: names, or my_group.py:NAME, not the paper's")
+    study.add_argument("--target", nargs="+", help="of attributes and qm9: properties (default mu)")
+    study.add_argument("--field", choices=("electric", "magnetic"), help="of symmetry and samples (default electric)")
+    study.add_argument("--rotations", choices=("z", "so3"), help="of groups (default z, as in the paper)")
+    for name, kind in (("epochs", int), ("n-train", int), ("batch-size", int), ("lr", float)):
+        study.add_argument(f"--{name}", type=kind, help="of every run, instead of the study's own")
+    study.add_argument("--accelerator", default="auto")
+    study.add_argument("--precision", default="32-true")
 
 
 def _integers(text: str):
@@ -262,6 +301,35 @@ def _train(args) -> int:
     return 0
 
 
+def _study(args) -> int:
+    from .studies import Request, design, markdown, run_study
+
+    applies = {"groups": ("groups", "rotations"), "attributes": ("target",), "qm9": ("target",)}
+    applies = applies.get(args.name, ("field",))
+    for name in {"groups", "rotations", "target", "field"} - set(applies):
+        if getattr(args, name) is not None:
+            raise ValueError(f"--{name} does not apply to the study {args.name}, which has --{', --'.join(applies)}")
+    asked = {name: getattr(args, name) for name in ("field", "rotations") if getattr(args, name) is not None}
+    if args.groups:
+        asked["groups"] = tuple(load_group(spec) for spec in args.groups)
+    if args.target:
+        asked["targets"] = tuple(args.target)
+    training = {name: getattr(args, name) for name in ("epochs", "n_train", "batch_size", "lr")}
+    training = {name: value for name, value in training.items() if value is not None}
+    study = design(args.name, Request(root=args.root, size=args.size, training=training, **asked))
+    out = Path(args.out or f"runs/study-{args.name}")
+    trainer = {"accelerator": args.accelerator, "devices": 1, "precision": args.precision}
+    say = functools.partial(print, file=sys.stderr, flush=True)
+    try:
+        rows = run_study(study, out, seeds=args.seeds, jobs=args.jobs, say=say, **trainer)
+    except KeyboardInterrupt:
+        print(f"emkernel: interrupted; the same command goes on, with what is in {out}", file=sys.stderr)
+        return 130
+    print(markdown(study, rows))
+    print(f"{out / study.name}.csv, .md, .png")
+    return 0
+
+
 def _decimals(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.4f}"
 
@@ -271,7 +339,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s")
     args = _parser().parse_args(argv)
     try:
-        return {"groups": lambda _: _groups(), "check": _check, "train": _train}[args.command](args)
+        return {"groups": lambda _: _groups(), "check": _check, "train": _train, "study": _study}[args.command](args)
     except BrokenPipeError:
         return 0
     except (GroupError, RepError, DataError, SolverError, ValueError, OSError, ImportError) as e:

@@ -26,7 +26,7 @@ LAYERS = [
     "solver.nullspace",
     "solver.splitting", "solver.irreps", "solver.coupling", "solver.forms", "solver.invariants", "solver.polynomials",
     "solver", "powers", "characters", "interop",
-    "ops", "nn", "graph", "batch", "models", "checks", "testing", "data", "", "train", "cli", "plots",
+    "ops", "nn", "graph", "batch", "models", "checks", "testing", "data", "", "train", "studies", "cli", "plots",
 ]  # fmt: skip
 SOLVER_ONLY = {"emlp", "jax", "jaxlib", "objax"}
 NOT_WITH_IMPORT = {*SOLVER_ONLY, "torch_scatter", "torch_geometric", "lightning", "matplotlib", "h5py", "triton"}
