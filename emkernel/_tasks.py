@@ -5,15 +5,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
+
+import emkernel
 
 from .batch import GraphBatch
 from .errors import DataError
 from .matrix_group import MatrixGroup
 from .models import MoleculeNet, ParticleNet, ShapeNet
+from .nn import Gate, OrbitELU
 
 __all__ = ["RunConfig", "TASKS", "Task", "random_rotations"]
 
@@ -31,7 +36,7 @@ class RunConfig:
         field: of nbody, "electric", "magnetic" or "none".
         n_train: use only so many training items.
         rotations: of modelnet, in training and validation: "so3", "z" or "none".
-        model: arguments of the network, such as channels, degree, layers.
+        model: arguments of the network, such as channels, degree, layers; nonlinearity is "gate" or "orbit".
         average: decay of the exponential moving average of the weights that is validated; 0 for none.
     """
 
@@ -69,8 +74,10 @@ class Task:
         build: (group, RunConfig, training set) -> network.
         loss: (prediction, batch) -> scalar to minimise.
         error: (prediction, batch) -> (sum, count) of the validation metric.
-        metric, unit: name and unit of the metric.
-        higher: whether more of it is better.
+        metric: name of the metric.
+        unit: RunConfig -> its unit.
+        scale: (RunConfig, training set) -> typical size of the target, by which the loss is divided.
+        higher: whether more of the metric is better.
         augment: (batch, training, seed) -> batch.
     """
 
@@ -80,7 +87,8 @@ class Task:
     loss: Callable[[torch.Tensor, GraphBatch], torch.Tensor]
     error: Callable[[torch.Tensor, GraphBatch], tuple[torch.Tensor, int]]
     metric: str
-    unit: str = ""
+    unit: Callable[[RunConfig], str] = lambda config: ""
+    scale: Callable[[RunConfig, Any], float] = lambda config, data: 1.0
     higher: bool = False
     augment: Callable[[GraphBatch, RunConfig, int | None], GraphBatch] = lambda batch, config, seed: batch
 
@@ -153,13 +161,51 @@ def _load_modelnet(config: RunConfig) -> dict:
     return load_modelnet(_needs_root(config), seed=config.seed)
 
 
+def network_options(group: MatrixGroup, config: RunConfig, **defaults) -> dict[str, Any]:
+    """Arguments of the network: those of the run before the defaults, and the nonlinearity that a name stands for."""
+    options = defaults | config.model
+    name = options.pop("nonlinearity", "gate")
+    if name not in ("gate", "orbit"):
+        raise ValueError(f"nonlinearity must be 'gate' or 'orbit', got {name!r}")
+    if name == "gate" or not group.is_compact:
+        return options | {"nonlinearity": Gate if name == "gate" else OrbitELU}
+    # functions on the orbit of a vector, for O(3) the sphere: there every field that the kernel's polynomials make is
+    # a function, as no more fixes a vector in general position than fixes them
+    vector = np.random.default_rng(0).standard_normal(group.d)
+    return options | {"nonlinearity": partial(OrbitELU, subgroup=emkernel.groups.Stabiliser(group, tensors=[vector]))}
+
+
 def _build_molecules(group: MatrixGroup, config: RunConfig, data) -> nn.Module:
+    """With a head that suits the target: extensive ones are sums over atoms, to which those of each element add."""
+    y, n = data.y.double(), data.ptr.diff()
     if config.target == "mu":
-        return MoleculeNet(group, **{"target": "dipole"} | config.model)
-    y = torch.as_tensor(data.y, dtype=torch.float64)
-    return MoleculeNet(
-        group, **{"target": "mean", "shift": float(y.mean()), "scale": float(y.std())} | config.model
-    )
+        options: dict[str, Any] = {"target": "dipole"}
+    elif config.target == "r2":
+        owner = torch.arange(len(n)).repeat_interleave(n)
+        centre = torch.zeros(len(n), 3).index_add_(0, owner, data.pos) / n[:, None]
+        options = {"target": "extent", "scale": float(y.sum() / (data.pos - centre[owner]).square().sum())}
+    elif config.target in ("homo", "lumo", "gap"):
+        options = {"target": "mean", "shift": float(y.mean()), "scale": _spread(y)}
+    else:
+        types = nn.functional.one_hot(data.x["z"].long(), 5).double()
+        counts = torch.zeros(len(n), 5, dtype=y.dtype)
+        counts.index_add_(0, torch.arange(len(n)).repeat_interleave(n), types)
+        shift = torch.linalg.lstsq(counts, y[:, None], driver="gelsd").solution[:, 0]
+        scale = _spread(y, counts @ shift) / float(n.double().mean()) ** 0.5
+        options = {"target": "sum", "shift": shift.tolist(), "scale": scale}
+    return MoleculeNet(group, **network_options(group, config, **options))
+
+
+def _spread(y: torch.Tensor, known: torch.Tensor | float = 0.0) -> float:
+    """The standard deviation of what is not known, or one where that is rounding."""
+    spread = float((y - known).std(correction=0))
+    return spread if spread > 1e-6 * float(y.abs().max()) else 1.0
+
+
+def _qm9_unit(config: RunConfig) -> str:
+    from .data.qm9 import QM9_TARGETS
+
+    return QM9_TARGETS[config.target].unit
 
 
 def _mean_distance(prediction: torch.Tensor, batch: GraphBatch):
@@ -170,11 +216,13 @@ TASKS: dict[str, Task] = {
     "nbody": Task(
         defaults={"epochs": 30, "batch_size": 64, "lr": 3e-3},
         load=_load_nbody,
-        build=lambda group, config, data: ParticleNet(group, **{"scale": float(data.y.std())} | config.model),
+        build=lambda group, config, data: ParticleNet(
+            group, **network_options(group, config, scale=float(data.y.std()))
+        ),
         loss=lambda prediction, batch: (prediction - batch.y).square().mean(),
         error=_mean_distance,
         metric="distance",
-        unit="length",
+        unit=lambda config: "length",
     ),
     "qm9": Task(
         defaults={"epochs": 30, "batch_size": 64, "lr": 2e-3},
@@ -183,12 +231,14 @@ TASKS: dict[str, Task] = {
         loss=lambda prediction, batch: (prediction - batch.y).abs().mean(),
         error=lambda prediction, batch: ((prediction - batch.y).abs().sum(), len(batch.y)),
         metric="mae",
+        unit=_qm9_unit,
+        scale=lambda config, data: 1.0 if config.target == "mu" else _spread(data.y.double()),
     ),
     "modelnet": Task(
         defaults={"epochs": 40, "batch_size": 16, "lr": 3e-3, "weight_decay": 1e-2, "clip": 5.0},
         load=_load_modelnet,
         build=lambda group, config, data: ShapeNet(
-            group, len(data.classes), **{"normals": data.normal is not None} | config.model
+            group, len(data.classes), **network_options(group, config, normals=data.normal is not None)
         ),
         loss=lambda prediction, batch: nn.functional.cross_entropy(prediction, batch.y, label_smoothing=0.1),
         error=lambda prediction, batch: ((prediction.argmax(1) == batch.y).sum(), len(batch.y)),

@@ -25,10 +25,13 @@ __all__ = ["load_group", "main"]
 
 # options of the networks that have a flag of their own
 NETWORK = {
-    "nbody": ("channels", "degree", "layers", "kernel", "width", "hidden"),
-    "qm9": ("channels", "degree", "layers", "kernel", "width", "hidden", "radius"),
-    "modelnet": ("channels", "degree", "kernel", "width", "hidden"),
-}
+    "nbody": ("channels", "degree", "layers", "kernel", "width", "hidden", "nonlinearity", "attributes"),
+    "qm9": ("channels", "degree", "layers", "kernel", "width", "hidden", "nonlinearity", "attributes", "radius"),
+    "modelnet": (
+        "channels", "degree", "kernel", "width", "hidden", "nonlinearity", "points", "neighbours", "cutoffs",
+        "invariant",
+    ),
+}  # fmt: skip
 
 
 def load_group(spec: str) -> MatrixGroup:
@@ -146,9 +149,17 @@ def _parser() -> argparse.ArgumentParser:
         ("kernel", str, "implicit, or fixed: the baseline in a fixed basis"),
         ("width", int, "hidden channels of the implicit kernel"),
         ("hidden", int, "width of its MLP"),
+        ("nonlinearity", str, "gate, or orbit: quotient ELU"),
+        ("attributes", _names, "what the kernel sees: some of charges,velocities (nbody), bonds,atoms (qm9), or none"),
         ("radius", float, "of qm9: join atoms closer than this, in angstrom, not bonded ones"),
+        ("points", _integers, "of modelnet: a,b,c points that each layer keeps"),
+        ("neighbours", _integers, "of modelnet: nearest points that each layer joins, k or a,b,c"),
+        ("cutoffs", _floats, "of modelnet: a,b,c length scale of each layer"),
     ):
         run.add_argument(f"--{name}", type=kind, help=text)
+    run.add_argument(
+        "--invariant", action="store_true", default=None, help="of modelnet: the last layer returns invariants"
+    )
     run.add_argument("--max-time", help="stop after DD:HH:MM:SS")
     run.add_argument("--accelerator", default="auto")
     run.add_argument("--devices", default="auto")
@@ -198,6 +209,14 @@ def _study_options(commands) -> None:
 def _integers(text: str):
     numbers = tuple(int(part) for part in text.split(","))
     return numbers[0] if len(numbers) == 1 else numbers
+
+
+def _floats(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return () if text == "none" else tuple(text.split(","))
 
 
 def _groups() -> int:
@@ -254,11 +273,9 @@ def _train(args) -> int:
 
     group = load_group(args.group or ("O2z" if args.task == "nbody" else "O3"))
     given = {name: getattr(args, name) for name in ("epochs", "batch_size", "lr", "n_train", "average")}
-    model = {
-        name: getattr(args, name) for name in ("channels", "degree", "layers", "kernel", "width", "hidden", "radius")
-    }
-    model = {name: value for name, value in model.items() if value is not None}
-    for name in model.keys() - NETWORK[args.task]:
+    flags = sorted({name for names in NETWORK.values() for name in names})
+    model = {name: value for name in flags if (value := getattr(args, name)) is not None}
+    for name in sorted(model.keys() - NETWORK[args.task]):
         known = ", ".join(f"--{n}" for n in NETWORK[args.task])
         raise ValueError(f"--{name} does not apply to {args.task}, whose network has {known}")
     if model.get("kernel") == "fixed" and (sizes := [f"--{n}" for n in ("width", "hidden") if n in model]):

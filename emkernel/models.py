@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
 import torch
@@ -38,9 +38,19 @@ def harmonic_rep(group: MatrixGroup, channels: int, degree: int) -> Rep:
     return irrep_sum(group, [(channels, irrep) for irrep in found.values()])
 
 
-def _attributes(edge_rep: Rep, options: dict) -> Rep | None:
-    """The representation of the attributes, if the kernel that the options name sees any."""
-    return edge_rep if kernel_class(options.get("kernel", "implicit")).takes_attributes else None
+def _attributes(
+    group: MatrixGroup, known: Mapping[str, Rep], chosen: Sequence[str] | None, options: dict
+) -> tuple[tuple[str, ...], Rep | None]:
+    """Which of the known attributes the kernel sees, in their order, and the sum of their representations."""
+    sees = kernel_class(options.get("kernel", "implicit")).takes_attributes
+    if chosen is None:
+        chosen = tuple(known) if sees else ()
+    if isinstance(chosen, str) or not set(chosen) <= known.keys():
+        raise ValueError(f"attributes must be some of {tuple(known)}, as a sequence, got {chosen!r}")
+    if chosen and not sees:
+        raise ValueError(f"a fixed kernel sees no attributes, got {tuple(chosen)}: pass none, or kernel='implicit'")
+    names = tuple(name for name in known if name in chosen)
+    return names, sum((known[name] for name in names[1:]), known[names[0]])(group) if names else None
 
 
 def match_channels(build: Callable[[int], nn.Module], target: int | nn.Module, tolerance: float = 0.1) -> int:
@@ -134,14 +144,19 @@ class MoleculeNet(EquivariantModule):
     Args:
         group: a subgroup of O(3).
         target: "dipole" reads off |Σ_i q_i x_i + v_i| with charges q of sum zero and atomic vectors v, the
-            magnitude of the dipole moment in debye (q in D/Å, v in D); "sum" and "mean" pool an atomic
-            invariant.
+            magnitude of the dipole moment in debye (q in D/Å, v in D); "extent" Σ_i q_i |x_i - c|², the electronic
+            spatial extent, with c the centre of the atoms, each element with a learned weight; "sum" and "mean" pool
+            an atomic invariant.
         atoms: number of atom classes; ``batch.x["z"]`` holds the class of each atom.
         bonds: number of bond classes in ``batch.edge_attr["bond"]``.
         radius: join atoms closer than this (Å) instead of bonded ones; bonded pairs keep their class.
+        attributes: what the kernel sees beside the edge vector, of "bonds", the class of the bond, and "atoms", those
+            of the two atoms (figure 4 of the paper); by default both, and none where kernel="fixed".
         channels, degree, layers: size of the network; degree of the polynomials and highest irreducible kept.
-        **kernel: further arguments of the layers and their kernels (nonlinearity, kernel, width, hidden, ...); with
-            kernel="fixed", which sees no attributes, bond and atom types are not in the kernel.
+        neighbours: typical number of them; by default 2, with a radius 12.
+        shift, scale: typical value and size of the target: the output is shift + scale · prediction, for "sum" that of
+            each atom, with a shift for each element or one for all; a dipole and an extent have no shift.
+        **kernel: further arguments of the layers and their kernels (nonlinearity, kernel, width, hidden, ...).
 
     Shapes:
         GraphBatch of molecules -> (num_graphs,)
@@ -155,20 +170,22 @@ class MoleculeNet(EquivariantModule):
         atoms: int = 5,
         bonds: int = 5,
         radius: float | None = None,
+        attributes: Sequence[str] | None = None,
         channels: int = 32,
         degree: int = 1,
         layers: int = 4,
         neighbours: float | None = None,
-        shift: float = 0.0,
+        shift: float | Sequence[float] = 0.0,
         scale: float = 1.0,
         **kernel,
     ):
         super().__init__()
-        if target not in ("dipole", "sum", "mean"):
-            raise ValueError(f"target must be 'dipole', 'sum' or 'mean', got {target!r}")
+        if target not in ("dipole", "extent", "sum", "mean"):
+            raise ValueError(f"target must be 'dipole', 'extent', 'sum' or 'mean', got {target!r}")
         self.group, self.target, self.atoms, self.bonds, self.radius = group, target, atoms, bonds, radius
         rep = harmonic_rep(group, channels, degree)
-        self.edge_rep = _attributes(((bonds + 2 * atoms) * Scalar)(group), kernel)
+        known = {"bonds": bonds * Scalar, "atoms": 2 * atoms * Scalar}
+        self.attributes, self.edge_rep = _attributes(group, known, attributes, kernel)
         kernel = {"cutoff": radius or 2.0, "degree": max(degree, 1)} | kernel
         self.embed = Linear((atoms * Scalar)(group), rep)
         self.blocks = nn.ModuleList(
@@ -190,7 +207,9 @@ class MoleculeNet(EquivariantModule):
             Linear((channels * Scalar)(group), Scalar(group)),
         )
         self.vector = Linear(rep, V(group)) if target == "dipole" else None
-        self.register_buffer("shift", torch.tensor(float(shift)))
+        self.weight = nn.Embedding.from_pretrained(torch.zeros(atoms, 1), freeze=False) if target == "extent" else None
+        shift = torch.as_tensor(shift, dtype=torch.get_default_dtype())
+        self.register_buffer("shift", shift.expand(atoms).clone() if target == "sum" else shift)
         self.register_buffer("scale", torch.tensor(float(scale)))
 
     def graph(self, batch: GraphBatch) -> tuple[Neighbours, torch.Tensor]:
@@ -212,21 +231,30 @@ class MoleculeNet(EquivariantModule):
         z, pos = batch.x["z"], batch.pos
         graph, bond = self.graph(batch)
         one_hot = nn.functional.one_hot
-        types, attr = one_hot(z, self.atoms).to(pos.dtype), None
-        if self.edge_rep is not None:
-            bond = one_hot(bond, self.bonds).to(pos.dtype)
-            attr = torch.cat([bond, types[graph.source], types[graph.target]], 1)
+        types, attr = one_hot(z, self.atoms).to(pos.dtype), []
+        if "bonds" in self.attributes:
+            attr.append(one_hot(bond, self.bonds).to(pos.dtype))
+        if "atoms" in self.attributes:
+            attr += [types[graph.source], types[graph.target]]
+        attr = torch.cat(attr, 1) if attr else None
         x = self.embed(types)
         for block in self.blocks:
             x = block(x, pos, graph, attr)
         q = self.head(x)
-        if self.target != "dipole":
-            return (
-                segment_reduce(q, batch.batch, batch.num_graphs, self.target)[:, 0] * self.scale + self.shift
-            )
-        q = q - segment_reduce(q, batch.batch, batch.num_graphs, "mean")[batch.batch]
-        moment = segment_reduce(q * pos + self.vector(x), batch.batch, batch.num_graphs, "sum")
-        return torch.linalg.vector_norm(moment, dim=1) * self.scale
+
+        def pool(values: torch.Tensor, how: str = "sum") -> torch.Tensor:
+            return segment_reduce(values, batch.batch, batch.num_graphs, how)
+
+        if self.target == "extent":
+            w = self.weight(z).exp()
+            square = (pos - (pool(w * pos) / pool(w))[batch.batch]).square().sum(1, keepdim=True)
+            return pool((1 + q) * square)[:, 0] * self.scale
+        if self.target == "sum":
+            return pool(q * self.scale + self.shift[z, None])[:, 0]
+        if self.target == "mean":
+            return pool(q, "mean")[:, 0] * self.scale + self.shift
+        q = q - pool(q, "mean")[batch.batch]
+        return torch.linalg.vector_norm(pool(q * pos + self.vector(x)), dim=1) * self.scale
 
 
 class ShapeNet(EquivariantModule):
@@ -239,9 +267,11 @@ class ShapeNet(EquivariantModule):
         channels: copies of each irreducible after each layer.
         degree: highest irreducible kept, and degree of the kernel's polynomials.
         points: points kept by each layer.
-        neighbours: k of each layer.
+        neighbours: k of each layer, or one number for all (the paper's is 15).
         cutoffs: length scale of the edges of each layer; clouds have unit radius.
         normals: use ``batch.x["normal"]``, through its polynomials of degree 2, blind to its sign.
+        invariant: the last layer returns invariants alone, as in the paper; else all irreducibles, of which the pooling
+            takes invariants.
         dropout: of the classifier.
         **kernel: further arguments of the layers and their kernels (nonlinearity, kernel, width, hidden, radial, ...).
 
@@ -258,13 +288,16 @@ class ShapeNet(EquivariantModule):
         channels: tuple[int, ...] = (12, 16, 32),
         degree: int = 2,
         points: tuple[int, ...] = (256, 64, 24),
-        neighbours: tuple[int, ...] = (24, 20, 24),
+        neighbours: int | tuple[int, ...] = (24, 20, 24),
         cutoffs: tuple[float, ...] = (0.35, 0.7, 1.4),
         normals: bool = True,
+        invariant: bool = False,
         dropout: float = 0.3,
         **kernel,
     ):
         super().__init__()
+        if isinstance(neighbours, int):
+            neighbours = (neighbours,) * len(channels)
         if not len(channels) == len(points) == len(neighbours) == len(cutoffs):
             raise ValueError(
                 f"channels, points, neighbours and cutoffs describe {len(channels)}, {len(points)}, "
@@ -275,7 +308,8 @@ class ShapeNet(EquivariantModule):
         rep = Scalar(group) + self.normal.rep if normals else Scalar(group)
         self.blocks = nn.ModuleList()
         for m, k, cutoff in zip(channels, neighbours, cutoffs):
-            rep_out = harmonic_rep(group, m, degree)
+            last = len(self.blocks) == len(channels) - 1
+            rep_out = (m * Scalar)(group) if invariant and last else harmonic_rep(group, m, degree)
             sizes = {"width": 6, "hidden": 48, "radial": 12} if kernel.get("kernel", "implicit") == "implicit" else {}
             options = {"degree": max(degree, 1)} | sizes | kernel
             self.blocks.append(
@@ -325,16 +359,17 @@ class ShapeNet(EquivariantModule):
 
 
 class ParticleNet(EquivariantModule):
-    """The displacement of each particle from positions, velocities and charges (N-body), with the relative velocity, a
-    steerable attribute, and the charges in the kernel (paper, section 3.3).
+    """The displacement of each particle from positions, velocities and charges (N-body), with relative velocities, a
+    steerable attribute, and charges, an invariant one, in the kernel (paper, section 3.3).
 
     Args:
         group: a group acting on the positions.
+        attributes: what the kernel sees beside the edge vector, of "charges", q_i q_j and q_j, and "velocities",
+            v_i - v_j; by default both, and none where kernel="fixed".
         channels, degree, layers: size of the network; degree of the polynomials and highest irreducible kept.
         neighbours: typical number of other particles.
         scale: typical size of the target; the output is multiplied by it.
-        **kernel: further arguments of the layers and their kernels (nonlinearity, kernel, width, hidden, ...); with
-            kernel="fixed", which sees no attributes, velocities and charges are not in the kernel.
+        **kernel: further arguments of the layers and their kernels (nonlinearity, kernel, width, hidden, ...).
 
     Shapes:
         GraphBatch with x["vel"] (N, d), x["charge"] (N, 1) -> (N, d)
@@ -344,6 +379,7 @@ class ParticleNet(EquivariantModule):
         self,
         group: MatrixGroup,
         *,
+        attributes: Sequence[str] | None = None,
         channels: int = 16,
         degree: int = 1,
         layers: int = 3,
@@ -354,7 +390,8 @@ class ParticleNet(EquivariantModule):
         super().__init__()
         self.group = group
         rep = harmonic_rep(group, channels, degree)
-        self.edge_rep = _attributes((2 * Scalar + V)(group), kernel)
+        known = {"charges": 2 * Scalar, "velocities": V}
+        self.attributes, self.edge_rep = _attributes(group, known, attributes, kernel)
         kernel = {"cutoff": 4.0, "degree": max(degree, 1)} | kernel
         self.embed = Linear((Scalar + V)(group), rep)
         self.blocks = nn.ModuleList(
@@ -369,9 +406,12 @@ class ParticleNet(EquivariantModule):
     def forward(self, batch: GraphBatch) -> torch.Tensor:
         pos, vel, charge = batch.pos, batch.x["vel"], batch.x["charge"]
         graph = Neighbours.of(batch.edge_index, len(pos)).sorted
-        i, j, attr = graph.target, graph.source, None
-        if self.edge_rep is not None:
-            attr = torch.cat([charge[i] * charge[j], charge[j], vel[i] - vel[j]], 1)
+        i, j, attr = graph.target, graph.source, []
+        if "charges" in self.attributes:
+            attr += [charge[i] * charge[j], charge[j]]
+        if "velocities" in self.attributes:
+            attr.append(vel[i] - vel[j])
+        attr = torch.cat(attr, 1) if attr else None
         x = self.embed(torch.cat([charge, vel], 1))
         for block in self.blocks:
             x = block(x, pos, graph, attr)

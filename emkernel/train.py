@@ -39,7 +39,7 @@ def _lightning():
     return pl
 
 
-def _module(pl, group: MatrixGroup, config: RunConfig, network: nn.Module):
+def _module(pl, group: MatrixGroup, config: RunConfig, network: nn.Module, scale: float):
     task = TASKS[config.task]
 
     class Training(pl.LightningModule):
@@ -52,7 +52,7 @@ def _module(pl, group: MatrixGroup, config: RunConfig, network: nn.Module):
 
         def training_step(self, batch, _):
             batch = task.augment(batch, config, None)
-            loss = task.loss(self.network(batch), batch)
+            loss = task.loss(self.network(batch), batch) / scale
             self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=batch.num_graphs)
             return loss
 
@@ -138,16 +138,16 @@ def train(
             raise DataError(
                 f"{config.root} has no items for {'training' if part == 'train' else 'validation'}"
             )
-    training = data["train"]
+    items = len(data["train"]) if config.n_train is None else min(config.n_train, len(data["train"]))
+    # what is not trained on is not seen: neither by the normalisation of the target nor by the baseline
+    training = data["train"] = data["train"].subset(range(items))
     pl.seed_everything(config.seed, verbose=False)
     started = time.time()
     network = task.build(group, config, training)
     built = time.time() - started
-    items = len(training) if config.n_train is None else min(config.n_train, len(training))
-    subset = training if items == len(training) else torch.utils.data.Subset(training, range(items))
     loaders = [
         torch.utils.data.DataLoader(
-            subset,
+            training,
             config.batch_size,
             sampler=EpochShuffle(items, config.seed),
             collate_fn=as_is,
@@ -158,7 +158,7 @@ def train(
             data["val"], 4 * config.batch_size, collate_fn=as_is, generator=torch.Generator()
         ),
     ]
-    module = _module(pl, group, config, network)
+    module = _module(pl, group, config, network, task.scale(config, training))
     kept = keeper(pl, out, task.metric, task.higher)
     watch = [kept, *callbacks]
     if config.average:
@@ -197,7 +197,7 @@ def train(
         "task": config.task,
         "group": group.name,
         "metric": task.metric,
-        "unit": task.unit,
+        "unit": task.unit(config),
         "value": _number(kept.rows[-1][task.metric]),
         "best": best.get(task.metric),
         "epochs": len(kept.rows),

@@ -25,7 +25,7 @@ from emkernel.data.formats import read_off
 from emkernel.data.molecules import bonds_from_distances, read_index_list, read_sdf, read_xyz
 from emkernel.errors import DataError
 
-HARTREE = 27.211386245988
+HARTREE = 27211.386245988  # meV
 
 
 @pytest.fixture(autouse=True)
@@ -309,24 +309,43 @@ def test_mathematica_exponents(xyz_folder):
     check_molecules(by_alpha(load_qm9(xyz_folder), xyz_folder), False)
 
 
-@pytest.mark.parametrize("target", QM9_TARGETS)
+RAW_TARGETS = {
+    "mu": [0, 0, 1.8511, 2.8937], "alpha": [14.21, 15.21, 16.21, 17.21], "homo": [-0.3877 * HARTREE] * 4,
+    "lumo": [0.1171 * HARTREE] * 4, "gap": [0.5048 * HARTREE] * 4, "r2": [35.3641] * 4,
+    "zpve": [0.044749 * HARTREE] * 4, "Cv": [6.469] * 4,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("target", RAW_TARGETS)
 def test_targets_and_their_units(sdf_folder, target):
-    y = sorted(torch.cat([part.y for part in load_qm9(sdf_folder, target).values()]).tolist())
-    kcal = 0.0433641153  # eV
-    wanted = {
-        "mu": [0, 0, 1.8511, 2.8937], "alpha": [14.21, 15.21, 16.21, 17.21], "homo": [-0.3877 * HARTREE] * 4,
-        "lumo": [0.1171 * HARTREE] * 4, "gap": [0.5048 * HARTREE] * 4, "r2": [35.3641] * 4,
-        "zpve": [0.044749 * HARTREE] * 4, "U0": [(-40.47893 - i) * HARTREE for i in (4, 3, 2, 1)],
-        "U": [-40.476062 * HARTREE] * 4, "H": [-40.475117 * HARTREE] * 4, "G": [-40.498597 * HARTREE] * 4,
-        "Cv": [6.469] * 4, "U0_atom": [-395.999 * kcal] * 4, "U_atom": [-398.64 * kcal] * 4,
-        "H_atom": [-401.01 * kcal] * 4, "G_atom": [-372.47 * kcal] * 4,
-    }[target]  # fmt: skip
-    assert np.allclose(y, wanted, rtol=1e-6)
+    assert set(QM9_TARGETS) == {*RAW_TARGETS, "U0", "U", "H", "G"}
+    y = torch.cat([part.y for part in load_qm9(sdf_folder, target).values()])
+    assert y.dtype == torch.float32 and np.allclose(sorted(y.tolist()), RAW_TARGETS[target], rtol=1e-6)
 
 
-def test_total_energies_keep_their_digits(sdf_folder):
-    assert load_qm9(sdf_folder, "U0")["train"].y.dtype == torch.float64
-    assert load_qm9(sdf_folder, "U0_atom")["train"].y.dtype == torch.float32
+@pytest.mark.parametrize("target", ["U0", "U", "H", "G"])
+def test_energies_are_those_of_atomisation(tmp_path, target):
+    """Of methane, water and ammonia, against the column that the table of the data set has of its own."""
+    kcal = 43.3641153  # meV
+    records = {  # totals in hartree and atomisation energies in kcal/mol, gdb_1 to gdb_3
+        "U0": ([-40.47893, -56.525887, -76.404702], [-395.999595, -276.861363, -213.087624]),
+        "U": ([-40.476062, -56.523026, -76.401867], [-398.64329, -278.620271, -213.974294]),
+        "H": ([-40.475117, -56.522082, -76.400922], [-401.014647, -280.399259, -215.159658]),
+        "G": ([-40.498597, -56.544961, -76.422349], [-372.471772, -259.338802, -201.407171]),
+    }
+    molecules = [
+        METHANE,
+        ("NHHH", np.diag([1.0, 1.0, 1.0, 0.0])[:, :3], [(1, 2, 1), (1, 3, 1), (1, 4, 1)], 1.6256),
+        WATER,
+    ]
+    (tmp_path / "gdb9.sdf").write_text(sdf_text(molecules))
+    column = QM9_TARGETS[target].column
+    totals, wanted = records[target]
+    (tmp_path / "gdb9.sdf.csv").write_text(
+        f"mol_id,{column}\n" + "".join(f"gdb_{i},{e!r}\n" for i, e in enumerate(totals, 1))
+    )
+    found = torch.cat([part.y for part in load_qm9(tmp_path, target).values()])
+    assert np.allclose(sorted(found.tolist()), np.sort(np.array(wanted) * kcal), atol=0.5)
 
 
 def test_split_is_decided_by_its_seed(sdf_folder):

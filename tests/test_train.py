@@ -1,6 +1,7 @@
 """Training runs: what they leave on disk, and that they can be stopped, killed and resumed."""
 
 import csv
+import dataclasses
 import json
 import os
 import re
@@ -17,9 +18,11 @@ from test_data import box, compact_qm9, csv_text, sdf_text
 import emkernel as ek
 from emkernel import _keep
 from emkernel.cli import main
+from emkernel.data import RaggedGraphs, load_nbody
 from emkernel.errors import DataError, GroupError
 from emkernel.models import ParticleNet
-from emkernel.train import RunConfig, random_rotations, train
+from emkernel.nn import Gate, OrbitELU
+from emkernel.train import TASKS, RunConfig, random_rotations, train
 
 pl = pytest.importorskip("lightning.pytorch")
 
@@ -139,9 +142,67 @@ def test_a_run_leaves_its_results(task, roots, tmp_path):
     ]
 
 
-def test_the_best_checkpoint_is_the_network_with_the_best_error(whole):
-    from emkernel.data import load_nbody
+UNITS = {
+    "mu": "D", "alpha": "bohr^3", "homo": "meV", "lumo": "meV", "gap": "meV", "r2": "bohr^2", "zpve": "meV",
+    "U0": "meV", "U": "meV", "H": "meV", "G": "meV", "Cv": "cal/(mol K)",
+}  # fmt: skip
 
+
+@pytest.mark.parametrize("target", UNITS)
+def test_every_target_of_qm9_is_trained_in_its_unit(target, roots, tmp_path):
+    config = RunConfig("qm9", root=roots["qm9"], target=target, epochs=1, batch_size=4, model=TINY)
+    results = train(G, config, tmp_path / "run", progress=False)
+    assert results["unit"] == UNITS[target] and np.isfinite([results["value"], results["baseline"]]).all()
+
+
+def molecules(n=40, seed=0):
+    """Chains of 2 to 9 atoms, with quantities that add up over atoms, or over their squares."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(2, 10, n)
+    z, pos = rng.integers(0, 5, sizes.sum()), rng.standard_normal((sizes.sum(), 3))
+    ptr = torch.tensor([0, *sizes]).cumsum(0)
+    data = RaggedGraphs(
+        torch.tensor(pos, dtype=torch.float32),
+        ptr,
+        torch.zeros(n),
+        x={"z": torch.tensor(z)},
+        edges=torch.tensor([[a for k in sizes for a in range(k - 1)], [a + 1 for k in sizes for a in range(k - 1)]]),
+        edge_ptr=torch.tensor([0, *(sizes - 1)]).cumsum(0),
+        edge_attr={"bond": torch.ones(int((sizes - 1).sum()), dtype=torch.int64)},
+        undirected=True,
+    )
+    owner = torch.arange(n).repeat_interleave(ptr.diff())
+    return data, owner
+
+
+def test_a_target_is_normalised_by_what_the_training_part_says_of_it():
+    """Before any training what adds up over elements, or is an extent, is known; what remains is the network's."""
+    data, owner = molecules()
+    each = torch.tensor([-500.0, -38.0e3, -54.0e3, -75.0e3, -99.0e3])
+    data.y = torch.zeros(len(data)).index_add(0, owner, each[data.x["z"].long()]) + torch.randn(len(data))
+    config = RunConfig("qm9", target="U0", model=TINY)
+    network = TASKS["qm9"].build(G, config, data)
+    torch.nn.init.zeros_(network.head[-1].weight[0])
+    torch.testing.assert_close(network(data[range(len(data))]), data.y, atol=5.0, rtol=0)
+    assert 0.5 < TASKS["qm9"].scale(config, data) / float(data.y.std()) < 2
+    centre = torch.zeros(len(data), 3).index_add(0, owner, data.pos) / data.ptr.diff()[:, None]
+    data.y = 7 * torch.zeros(len(data)).index_add(0, owner, (data.pos - centre[owner]).square().sum(1))
+    network = TASKS["qm9"].build(G, RunConfig("qm9", target="r2", model=TINY), data)
+    torch.nn.init.zeros_(network.head[-1].weight[0])
+    torch.testing.assert_close(network(data[range(len(data))]), data.y)
+
+
+def test_what_is_not_trained_on_does_not_normalise(roots, tmp_path, monkeypatch):
+    seen = []
+    build = TASKS["nbody"].build
+    task = dataclasses.replace(TASKS["nbody"], build=lambda *args: seen.append(args[2].y) or build(*args))
+    task = dataclasses.replace(task, load=lambda config: load_nbody(n_train=64, n_val=4))
+    monkeypatch.setitem(TASKS, "nbody", task)
+    train(G, tiny(epochs=1, n_train=9), tmp_path / "run", progress=False)
+    assert torch.equal(seen[0], load_nbody(n_train=9)["train"].y)
+
+
+def test_the_best_checkpoint_is_the_network_with_the_best_error(whole):
     out, results = whole
     network = ParticleNet(G, **TINY)
     weights = checkpoint(out, "best")["state_dict"]
@@ -184,6 +245,64 @@ def test_training_items(tmp_path):
 def test_moving_average_of_the_weights(tmp_path):
     results = train(G, tiny(epochs=1, average=0.5), tmp_path / "run", progress=False)
     assert np.isfinite(results["value"])
+
+
+# ---- switches ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("task", "flags", "holds"),
+    [
+        ("nbody", ("--attributes", "velocities"), lambda net: str(net.edge_rep) == "V"),
+        ("nbody", ("--attributes", "charges"), lambda net: str(net.edge_rep) == "2Scalar"),
+        ("nbody", ("--attributes", "none"), lambda net: net.edge_rep is None),
+        ("nbody", (), lambda net: str(net.edge_rep) == "2Scalar + V" and isinstance(net.blocks[0].gate, Gate)),
+        ("nbody", ("--kernel", "fixed"), lambda net: net.edge_rep is None),
+        ("nbody", ("--nonlinearity", "orbit"), lambda net: isinstance(net.blocks[0].gate, OrbitELU)),
+        ("qm9", ("--attributes", "none"), lambda net: net.edge_rep is None),
+        ("qm9", ("--attributes", "bonds"), lambda net: str(net.edge_rep) == "5Scalar"),
+        ("qm9", ("--attributes", "atoms"), lambda net: str(net.edge_rep) == "10Scalar"),
+        ("qm9", ("--attributes", "atoms,bonds", "--radius", "2"), lambda net: str(net.edge_rep) == "15Scalar"),
+        (
+            "modelnet",
+            ("--points", "32,8,4", "--neighbours", "6", "--cutoffs", "0.4,0.8,1.6", "--channels", "2,2,3",
+             "--nonlinearity", "orbit", "--invariant"),
+            lambda net: net.points == (32, 8, 4) and net.neighbours == (6, 6, 6) and str(net.pool.rep) == "3Scalar"
+            and [b.conv.kernel.embed.cutoff for b in net.blocks] == [0.4, 0.8, 1.6]
+            and all(isinstance(b.gate, OrbitELU) for b in net.blocks),
+        ),
+    ],
+    ids=lambda value: ",".join(value) if isinstance(value, tuple) else None,
+)  # fmt: skip
+def test_the_network_is_chosen_on_the_command_line(cli, roots, tmp_path, monkeypatch, task, flags, holds):
+    built = []
+    build = TASKS[task].build
+    monkeypatch.setitem(
+        TASKS, task, dataclasses.replace(TASKS[task], build=lambda *args: built.append(build(*args)) or built[-1])
+    )
+    sizes = ["--width", 2, "--hidden", 8] if "fixed" not in flags else []
+    sizes += ["--channels", 2, "--layers", 1] if task != "modelnet" else []
+    root = ["--root", roots[task]] if roots[task] else ["--n-train", 8]
+    status, _, err = cli(task, *root, *sizes, *flags, "--epochs", 1, "--batch-size", 4, "--no-progress", "--out",
+                         tmp_path / "run")  # fmt: skip
+    assert status == 0, err
+    assert holds(built[0])
+
+
+def test_switches_that_make_no_sense(refused, roots, tmp_path):
+    out = ("--no-progress", "--out", tmp_path / "run", "--n-train", 8)
+    assert "('charges', 'velocities'), as a sequence, got ('spins',)" in refused("nbody", "--attributes", "spins", *out)
+    assert "fixed kernel sees no attributes" in refused("nbody", "--attributes", "charges", "--kernel", "fixed", *out)
+    assert "'gate' or 'orbit', got 'relu'" in refused("nbody", "--nonlinearity", "relu", *out)
+    assert "--points does not apply to nbody" in refused("nbody", "--points", "3,4", *out)
+    assert "not compact" in refused("nbody", "--nonlinearity", "orbit", "--group", shear(tmp_path), *out)
+
+
+def shear(folder):
+    (folder / "shear.py").write_text(
+        "import emkernel as ek\nG = ek.MatrixGroup('boosts', lie_algebra=[[[0, 1, 0], [1, 0, 0], [0, 0, 0]]])\n"
+    )
+    return f"{folder / 'shear.py'}:G"
 
 
 # ---- stop and resume --------------------------------------------------------------------------------------------

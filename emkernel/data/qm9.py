@@ -19,36 +19,34 @@ __all__ = ["ATOM_CLASSES", "BOND_CLASSES", "HARTREE", "QM9_TARGETS", "load_qm9"]
 
 ATOM_CLASSES = tuple(ATOMIC_NUMBERS)
 BOND_CLASSES = ("unknown", "single", "double", "triple", "aromatic")
-HARTREE = 27.211386245988  # eV, CODATA 2018
-_KCAL_PER_MOL = 4184 / 96485.33212  # eV
+HARTREE = 27211.386245988  # meV, CODATA 2018
 _SPLIT = (110_000, 10_000, 10_831)
 
 
 class Target(NamedTuple):
-    """A target: its column in ``gdb9.sdf.csv``, the unit of y, and that unit over the one of the raw files."""
+    """A target: its column in ``gdb9.sdf.csv``, the unit of y, and that unit over the one of the raw files; and what is
+    subtracted first, the energies of the free atoms H, C, N, O, F in hartree (``atomref.txt`` of the data set).
+    """
 
     column: str
     unit: str
-    scale: float
+    scale: float = 1.0
+    atoms: tuple[float, ...] = ()
 
 
 QM9_TARGETS: dict[str, Target] = {
-    "mu": Target("mu", "D", 1.0),
-    "alpha": Target("alpha", "bohr^3", 1.0),
-    "homo": Target("homo", "eV", HARTREE),
-    "lumo": Target("lumo", "eV", HARTREE),
-    "gap": Target("gap", "eV", HARTREE),
-    "r2": Target("r2", "bohr^2", 1.0),
-    "zpve": Target("zpve", "eV", HARTREE),
-    "U0": Target("u0", "eV", HARTREE),
-    "U": Target("u298", "eV", HARTREE),
-    "H": Target("h298", "eV", HARTREE),
-    "G": Target("g298", "eV", HARTREE),
-    "Cv": Target("cv", "cal/(mol K)", 1.0),
-    "U0_atom": Target("u0_atom", "eV", _KCAL_PER_MOL),
-    "U_atom": Target("u298_atom", "eV", _KCAL_PER_MOL),
-    "H_atom": Target("h298_atom", "eV", _KCAL_PER_MOL),
-    "G_atom": Target("g298_atom", "eV", _KCAL_PER_MOL),
+    "mu": Target("mu", "D"),
+    "alpha": Target("alpha", "bohr^3"),
+    "homo": Target("homo", "meV", HARTREE),
+    "lumo": Target("lumo", "meV", HARTREE),
+    "gap": Target("gap", "meV", HARTREE),
+    "r2": Target("r2", "bohr^2"),
+    "zpve": Target("zpve", "meV", HARTREE),
+    "U0": Target("u0", "meV", HARTREE, (-0.500273, -37.846772, -54.583861, -75.064579, -99.718730)),
+    "U": Target("u298", "meV", HARTREE, (-0.498857, -37.845355, -54.582445, -75.063163, -99.717314)),
+    "H": Target("h298", "meV", HARTREE, (-0.497912, -37.844411, -54.581501, -75.062219, -99.716370)),
+    "G": Target("g298", "meV", HARTREE, (-0.510927, -37.861317, -54.598897, -75.079532, -99.733544)),
+    "Cv": Target("cv", "cal/(mol K)"),
 }
 
 
@@ -63,14 +61,13 @@ def load_qm9(root: str | os.PathLike[str], target: str = "mu", seed: int = 0) ->
     A compact file has its own split. Raw files are split at random into 110,000 for training, 10,000 for
     validation and the rest for the test, in that proportion where there are fewer than 120,003 molecules.
 
-    Energies are converted from hartree to eV. U0, U, H and G are total energies, which vary little beside their
-    size of 10⁴ eV, so their y is float64; U0_atom, U_atom, H_atom and G_atom are the atomisation energies, where
-    the source has them (the CSV table does).
+    Energies are converted from hartree to meV. U0, U, H and G are those of atomisation: from the totals in raw files
+    the energies of the free atoms are subtracted.
 
     Args:
         root: file or folder.
-        target: a key of ``QM9_TARGETS``, which has the units: mu (D), alpha (bohr³), homo, lumo, gap (eV), r2
-            (bohr²), zpve, U0, U, H, G (eV), Cv (cal/(mol K)).
+        target: a key of ``QM9_TARGETS``, which has the units, those of table 1 of arXiv 2212.06096: mu (D), alpha
+            (bohr³), homo, lumo, gap (meV), r2 (bohr²), zpve, U0, U, H, G (meV), Cv (cal/(mol K)).
         seed: of the random split of raw files.
 
     Returns:
@@ -100,15 +97,17 @@ def load_qm9(root: str | os.PathLike[str], target: str = "mu", seed: int = 0) ->
         raise DataError(
             f"{where} has no target {target!r}, only {', '.join(has) or 'none of the known ones'}."
         )
-    scale = 1.0 if compact is not None else QM9_TARGETS[target].scale
-    y = arrays[target].astype(np.float64) * scale
-    total_energy = target in ("U0", "U", "H", "G")
     classes = np.full(256, 255, np.uint8)
     classes[list(ATOMIC_NUMBERS.values())] = range(len(ATOMIC_NUMBERS))
+    y = arrays[target].astype(np.float64)
+    if compact is None:
+        free = np.array(QM9_TARGETS[target].atoms or [0.0] * len(ATOM_CLASSES))[classes[arrays["z"]]]
+        # of each molecule; none is without atoms
+        y = (y - np.add.reduceat(free, arrays["ptr"][:-1])) * QM9_TARGETS[target].scale
     data = RaggedGraphs(
         torch.from_numpy(np.ascontiguousarray(arrays["pos"], dtype=np.float32)),
         torch.from_numpy(arrays["ptr"].astype(np.int64)),
-        torch.from_numpy(y if total_energy else y.astype(np.float32)),
+        torch.from_numpy(y.astype(np.float32)),
         x={"z": torch.from_numpy(classes[arrays["z"]])},
         edges=torch.from_numpy(np.ascontiguousarray(arrays["bonds"].T)),
         edge_ptr=torch.from_numpy(arrays["bond_ptr"].astype(np.int64)),

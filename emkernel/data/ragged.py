@@ -213,6 +213,12 @@ class PointClouds(Dataset[GraphBatch]):
         x = {} if self.normal is None else {"normal": self.normal[index].reshape(-1, d)}
         return GraphBatch(self.pos[index].reshape(-1, d), batch, len(index), x, self.label[index])
 
+    def subset(self, indices: Sequence[int] | Tensor) -> PointClouds:
+        """The clouds of the given indices, in that order, as a data set of their own."""
+        index = _checked_index(indices, len(self))
+        normal = None if self.normal is None else self.normal[index]
+        return PointClouds(self.pos[index], self.label[index], self.classes, normal)
+
     def __repr__(self) -> str:
         _, n, d = self.pos.shape
         return f"PointClouds({len(self)} clouds of {n} points, d={d}, {len(self.classes)} classes)"
