@@ -74,7 +74,7 @@ def test_the_commands_of_the_readme_are_understood():
         if line.startswith("    ")
     ]
     commands = [line.split() for line in lines if line.strip().startswith("emkernel ")]
-    assert {c[1] for c in commands} == {"groups", "check", "train"}
+    assert {c[1] for c in commands} == {"groups", "check", "train", "study"}
     for command in commands:
         _parser().parse_args(command[1:])
 
