@@ -51,7 +51,7 @@ class Study:
         name: of the study, and of its files.
         question: what it asks, in a line.
         arms: the networks, in the order of the table.
-        matched: give all as many weights, within 10 %, as the first has, by their channels (paper, section 5.1).
+        matched: give all as many weights, within 10 %, as the first implicit one has, by their channels (section 5.1).
         curves: rows are numbers and columns curves, rather than rows groups of bars.
         known: what the paper reports, by row.
     """
@@ -138,10 +138,10 @@ def groups(request: Request) -> Study:
 # ---- molecules ------------------------------------------------------------------------------------------------------
 
 IMPLICIT_MOLECULES = {"width": 4}
-FIXED_MOLECULES = {"kernel": "fixed", "rings": 6}
+FIXED_MOLECULES = {"kernel": "fixed", "rings": 9}
 MOLECULES = {
-    "quick": {"epochs": 2, "n_train": 500, "model": {"channels": 12, "layers": 2}},
-    "small": {"epochs": 8, "n_train": 4000, "model": {"channels": 16, "layers": 3}},
+    "quick": {"epochs": 2, "n_train": 500, "lr": 1e-2, "model": {"channels": 12, "layers": 2}},
+    "small": {"epochs": 8, "n_train": 4000, "lr": 1e-2, "model": {"channels": 16, "layers": 3}},
     "full": {"epochs": 100, "model": {"channels": 48, "layers": 6}},
 }
 

@@ -46,9 +46,9 @@ def design(name: str, request: Request) -> Study:
 
 
 def match(study: Study) -> Study:
-    """The study, with channels by which each network has as many weights as the first, within 10 % (section 5.1).
+    """The study, with channels by which each network has as many weights, within 10 %, as the first implicit one.
 
-    Where sizes are not to be matched, it is as it was; that there are data for every network is checked all the same.
+    So the paper, section 5.1: what is tuned is the implicit kernel, and the channels of the other follow. Where sizes are not to be matched, it is as it was; that there are data for every network is checked all the same.
 
     Raises:
         ValueError: no number of channels comes so close.
@@ -67,10 +67,11 @@ def match(study: Study) -> Study:
 
     with torch.random.fork_rng(devices=[]):
         sizes = [sum(p.numel() for p in network(arm).parameters()) for arm in study.arms]
+        target = next(n for arm, n in zip(study.arms, sizes) if arm.config.model.get("kernel") != "fixed")
         arms = []
         for arm, size in zip(study.arms, sizes):
-            if abs(size - sizes[0]) > CLOSE * sizes[0]:
-                channels = match_channels(lambda c, arm=arm: network(arm, c), sizes[0])
+            if abs(size - target) > CLOSE * target:
+                channels = match_channels(lambda c, arm=arm: network(arm, c), target)
                 arm = replace(arm, config=_widened(arm.config, channels))
             arms.append(arm)
     return replace(study, arms=tuple(arms))
