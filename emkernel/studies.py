@@ -30,7 +30,7 @@ from .train import train
 
 __all__ = ["DESIGNS", "Arm", "Request", "Study", "design", "match", "run_study"]
 
-CLOSE = 0.02  # sizes that differ by less are left as they are
+CLOSE = 0.1  # sizes that differ by less are left as they are
 
 
 def design(name: str, request: Request) -> Study:
