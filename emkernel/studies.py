@@ -48,7 +48,8 @@ def design(name: str, request: Request) -> Study:
 def match(study: Study) -> Study:
     """The study, with channels by which each network has as many weights, within 10 %, as the first implicit one.
 
-    So the paper, section 5.1: what is tuned is the implicit kernel, and the channels of the other follow. Where sizes are not to be matched, it is as it was; that there are data for every network is checked all the same.
+    So the paper, section 5.1: what is tuned is the implicit kernel, and the channels of the other follow. A study whose
+    sizes are not to be matched is left as it was; that there are data for every network is checked all the same.
 
     Raises:
         ValueError: no number of channels comes so close.
