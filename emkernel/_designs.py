@@ -137,12 +137,12 @@ def groups(request: Request) -> Study:
 
 # ---- molecules ------------------------------------------------------------------------------------------------------
 
-IMPLICIT_MOLECULES = {"width": 4, "radial": 16}
+IMPLICIT_MOLECULES = {"width": 6, "radial": 16}
 FIXED_MOLECULES = {"kernel": "fixed", "rings": 9}
 FIXED_RATE = 2.0  # the fixed basis learns best at about twice the rate
 MOLECULES = {
     "quick": {"epochs": 2, "n_train": 500, "lr": 1e-2, "model": {"channels": 12, "layers": 2}},
-    "small": {"epochs": 8, "n_train": 4000, "lr": 1e-2, "model": {"channels": 16, "layers": 3}},
+    "small": {"epochs": 8, "n_train": 4000, "lr": 1e-2, "model": {"channels": 13, "layers": 3}},
     "full": {"epochs": 100, "model": {"channels": 48, "layers": 6}},
 }
 
