@@ -102,7 +102,7 @@ class Request:
 
 # ---- shapes ---------------------------------------------------------------------------------------------------------
 
-IMPLICIT_SHAPES = {"width": 4, "hidden": 32}
+IMPLICIT_SHAPES = {"width": 6, "hidden": 32, "radial": 16}
 FIXED = {"kernel": "fixed", "rings": 3}
 SHAPES = {
     "quick": {
@@ -111,13 +111,14 @@ SHAPES = {
         "model": {"channels": (4, 8), "points": (32, 8), "neighbours": (12, 12), "cutoffs": (0.5, 1.2), "degree": 1},
     },
     "small": {
-        "epochs": 8,
+        "epochs": 4,
+        "lr": 6e-3,
         "model": {
-            "channels": (8, 12, 24),
+            "channels": (4, 7, 14),
             "points": (96, 32, 8),
             "neighbours": (16, 16, 16),
             "cutoffs": (0.35, 0.8, 1.4),
-            "degree": 1,
+            "degree": 2,
         },
     },
     "full": {"epochs": 60, "model": {"channels": (12, 16, 32), "degree": 2}},
