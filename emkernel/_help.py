@@ -36,6 +36,7 @@ examples:
   emkernel check my_group.py:G --order 10
   emkernel train nbody --group O2z
   emkernel train qm9 --root data/qm9 --epochs 40
+  emkernel study symmetry --quick
   emkernel train --help                     # each command has its own
 
 The next step is a layer of your own in Python, emkernel.nn.PointConv: see
@@ -110,4 +111,30 @@ a smaller one has to learn the rest, under a larger one the task cannot be
 fitted.
 The folder of the run, --out, holds config.json, metrics.csv (each epoch),
 results.json and checkpoints.
+"""
+
+STUDY = """\
+Check a claim: train networks of equal size that differ in one thing, each from
+several seeds, and write a table (NAME.csv, NAME.md) and a figure (NAME.png):
+
+  groups      implicit kernel against fixed basis, under each group, on rotated
+              shapes (figure 3 of the paper)
+  attributes  fixed basis, implicit kernel, with bonds, with atoms, with both,
+              on molecules (figure 4)
+  qm9         the implicit kernel on properties of molecules (table 1)
+  symmetry    no symmetry, a part, the right one, one that is too large, on
+              particles in a field
+  samples     error by the number of training systems, with the right symmetry
+              and with none
+"""
+
+STUDY_END = """\
+examples:
+  emkernel study symmetry --quick
+  emkernel study groups --root data/modelnet --small --groups SO2z O2z
+  emkernel study attributes --root data/qm9 --target homo --jobs 2
+  emkernel study qm9 --root data/qm9 --target mu gap U0 --seeds 3
+
+Each run is one of emkernel train, in a folder of its own. Stopped, the same
+command goes on where it was.
 """

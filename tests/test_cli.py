@@ -12,7 +12,8 @@ import pytest
 
 import emkernel
 from emkernel import _help
-from emkernel.cli import _parser, load_group, main
+from emkernel._parser import parser
+from emkernel.cli import load_group, main
 from emkernel.errors import GroupError
 
 GROUP_FILE = """
@@ -204,7 +205,7 @@ def subcommands(parser):
 # ---- the parser -----------------------------------------------------------------------------------------------
 
 
-HELP = {name: p.format_help() for name, p in [("", _parser()), *subcommands(_parser()).items()]}
+HELP = {name: p.format_help() for name, p in [("", parser()), *subcommands(parser()).items()]}
 COMMAND = re.compile(r"^ +(emkernel .*)$", re.MULTILINE)
 
 
@@ -218,7 +219,7 @@ def test_help_teaches(run, command):
     for program, *argv in examples:
         assert program == "emkernel"
         if "--help" not in argv:
-            _parser().parse_args(argv)
+            parser().parse_args(argv)
 
 
 def test_a_newcomer_meets_every_command_in_the_help():
@@ -233,7 +234,7 @@ def test_the_help_fits_a_terminal(text):
 
 @pytest.mark.parametrize("command", HELP)
 def test_every_option_is_explained(command):
-    for action in (subcommands(_parser()) | {"": _parser()})[command]._actions:
+    for action in (subcommands(parser()) | {"": parser()})[command]._actions:
         assert action.help, action.option_strings
 
 

@@ -24,10 +24,10 @@ import torch
 import emkernel as ek
 from emkernel import Scalar, T, V, groups, nn
 """
-PUBLIC = ["", "checks", "cli", "data", "errors", "figures", "graph", "groups", "models", "nn", "plots", "testing",
-          "train"]  # fmt: skip
-# groups are all called alike and their laws have tests; reports and figures are seen in a few examples of theirs
-EXAMPLES = [m for m in PUBLIC if m not in ("checks", "cli", "figures", "groups", "plots", "train")]
+PUBLIC = ["", "checks", "cli", "data", "errors", "figures", "graph", "groups", "models", "nn", "plots", "studies",
+          "testing", "train"]  # fmt: skip
+# groups are all called alike and their laws have tests; reports, figures and runs are seen in a few examples
+EXAMPLES = [m for m in PUBLIC if m not in ("checks", "cli", "figures", "groups", "plots", "studies", "train")]
 
 
 def modules():

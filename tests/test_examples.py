@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import emkernel as ek
-from emkernel.cli import _parser, load_group
+from emkernel._parser import parser
+from emkernel.cli import load_group
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -74,9 +75,9 @@ def test_the_commands_of_the_readme_are_understood():
         if line.startswith("    ")
     ]
     commands = [line.split() for line in lines if line.strip().startswith("emkernel ")]
-    assert {c[1] for c in commands} == {"groups", "check", "train"}
+    assert {c[1] for c in commands} == {"groups", "check", "train", "study"}
     for command in commands:
-        _parser().parse_args(command[1:])
+        parser().parse_args(command[1:])
 
 
 def test_names_of_the_readme_exist():

@@ -45,6 +45,20 @@ def test_the_kernel_is_divided_by_its_standard_deviation(name, attributes):
 
 @pytest.mark.parametrize("attributes", [True, False])
 @pytest.mark.parametrize("name", COMPACT)
+def test_gates_begin_as_different_functions_of_unit_variance(name, attributes):
+    variances, ratios = [], []
+    for seed in range(5):
+        kernel, gates = make(name, attributes, seed), []
+        kernel.net.register_forward_hook(lambda module, given, out, gates=gates: gates.append(out.detach()))
+        kernel(*edges(kernel, seed=5))
+        variances.append(float(gates[0].var(0).mean()))
+        first, second, *_ = torch.linalg.svdvals(gates[0] - gates[0].mean(0))
+        ratios.append(float(second / first))
+    assert 0.5 < sum(variances) / 5 < 2.5 and sum(ratios) / 5 > 0.4
+
+
+@pytest.mark.parametrize("attributes", [True, False])
+@pytest.mark.parametrize("name", COMPACT)
 def test_its_standard_deviation_is_one_on_other_edges_too(name, attributes):
     kernel = make(name, attributes)
     kernel.normalise()

@@ -26,7 +26,8 @@ LAYERS = [
     "solver.nullspace",
     "solver.splitting", "solver.irreps", "solver.coupling", "solver.forms", "solver.invariants", "solver.polynomials",
     "solver", "powers", "characters", "interop",
-    "ops", "nn", "graph", "batch", "models", "checks", "testing", "figures", "plots", "data", "", "train", "cli",
+    "ops", "nn", "graph", "batch", "models", "checks", "testing", "figures", "plots", "data", "", "train",
+    "studies", "cli",
 ]  # fmt: skip
 SOLVER_ONLY = {"emlp", "jax", "jaxlib", "objax"}
 NOT_WITH_IMPORT = {*SOLVER_ONLY, "torch_scatter", "torch_geometric", "lightning", "matplotlib", "h5py", "triton"}

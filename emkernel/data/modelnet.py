@@ -112,6 +112,7 @@ def sample_mesh(
 
     Raises:
         ValueError: if the mesh has no area, or a triangle a vertex that is not there.
+        TypeError: ``rng`` is no numpy Generator.
 
     Example:
         >>> ek.data.sample_mesh(np.eye(3), np.array([[0, 1, 2]]), 5, np.random.default_rng(0))[0].sum(1)

@@ -241,7 +241,7 @@ class PointClouds(Dataset[GraphBatch]):
 
 def _check_tensors(given: Mapping[str, Tensor | None]) -> None:
     for name, t in given.items():
-        if t is None and name in ("edges", "normal"):
+        if t is None and name in ("edges", "normal", "cell"):
             continue
         if not isinstance(t, Tensor) or not t.ndim or t.layout != torch.strided:
             raise ValueError(f"{name} must be a dense tensor, got {t!r:.80}")

@@ -88,7 +88,8 @@ class EdgeEmbedding(EquivariantModule):
         envelope: whether a kernel is to vanish from the cutoff on: :meth:`window` is then what to multiply it by.
 
     Attributes:
-        scalars: how many invariant numbers come out.
+        scalars: how many invariant numbers come out; the first ``gaussians`` of them are radial functions, of
+            ``profiles`` invariants of the edge vector.
         irreps, copies: the steerable blocks that come out.
 
     Shapes:
@@ -124,10 +125,13 @@ class EdgeEmbedding(EquivariantModule):
         if poly.is_positive:
             self._constant("centres", np.linspace(0.0, 1.0, radial))
             self._sharpness = float(max(radial - 1, 1)) ** 2
-            self.scalars = radial
+            self.scalars = self.gaussians = radial
+            self.profiles = 1
         else:
             self.radial = RadialInvariants(group.d, poly.invariants, radial)
             self.scalars = self.radial.size
+            self.profiles = len(poly.invariants)
+            self.gaussians = radial * self.profiles
         order: dict[int, Irrep] = {}
         copies: dict[int, int] = {}
         self._pieces: list[tuple[int, int, int, int]] = []

@@ -128,12 +128,23 @@ class ImplicitKernel(SteerableKernel):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Last layer N(0, 1/fan_in): unit-variance hidden fields and features give unit-variance messages."""
-        for layer in self.net:
-            if isinstance(layer, nn.Linear):
-                nn.init.normal_(layer.weight, std=math.sqrt(1.5 / layer.in_features))
-                nn.init.zeros_(layer.bias)
-        # gates near one at the start, so that the steerable polynomials pass
+        """Last layer N(0, 1/fan_in): unit-variance hidden fields and features give unit-variance messages.
+
+        The gates of the MLP begin as functions of unit variance around one, so that the polynomials pass and channels
+        differ. Of the Gaussians few see an edge, Σ_r φ_r² ≈ (π/2)^(1/2) whatever their number, so that their weights
+        are of order one.
+        """
+        first, *others = (layer for layer in self.net if isinstance(layer, nn.Linear))
+        n, local = first.in_features, self.embed.gaussians
+        std = first.weight.new_full((n,), math.sqrt(1 / max(1, n - local)))
+        std[:local] = math.sqrt(1 / max(1, self.embed.profiles))
+        with torch.no_grad():
+            first.weight.normal_().mul_(std)
+        for layer in others:
+            # x SiLU-ed has the second moment 0.356 for x ~ N(0, 1)
+            nn.init.normal_(layer.weight, std=math.sqrt(1 / (0.356 * layer.in_features)))
+        for layer in (first, *others):
+            nn.init.zeros_(layer.bias)
         nn.init.ones_(self.net[-1].bias)
         self._reset_last()
         if self.mix is not None:
