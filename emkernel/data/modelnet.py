@@ -248,6 +248,7 @@ def _normalised(
     found = {"pos": _unit_ball(pos)}
     if normal is not None:
         unit = normal.astype(np.float32)
+        unit = np.ldexp(unit, -np.frexp(np.abs(unit).max(2, keepdims=True))[1])
         length = np.linalg.norm(unit, axis=2, keepdims=True)
         found["normal"] = np.divide(unit, length, out=unit, where=length > 0)
     return found
