@@ -193,7 +193,7 @@ def refused_or_whole(path, load, data):
     before = path.read_bytes()
     path.write_bytes(data)
     try:
-        with bounded(), np.errstate(all="raise"):
+        with bounded(), np.errstate(over="raise", divide="raise", invalid="raise"):
             check_whole(load())
     except DataError as error:
         assert str(path.parent) in str(error), f"names no file: {error}"

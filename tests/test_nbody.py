@@ -100,7 +100,7 @@ def test_decided_by_the_seed_and_longer_runs_begin_like_shorter_ones():
 def test_bad_arguments_are_explained():
     with pytest.raises(ValueError, match="'gravity'.*'electric'"):
         simulate_nbody(1, seed=0, field="gravity")
-    with pytest.raises(ValueError, match="n_particles=0"):
+    with pytest.raises(ValueError, match="n_particles must be at least 1, got 0"):
         simulate_nbody(1, 0, seed=0)
     with pytest.raises(ValueError, match=r"\(2, 3\)"):
         evolve(np.zeros((2, 3)), np.zeros((2, 3)), np.ones(2))

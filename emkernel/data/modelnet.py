@@ -129,9 +129,10 @@ def sample_mesh(
         raise TypeError(f"rng is {type(rng).__name__}, expected a numpy Generator.")
     n = whole(n, "n", 0)
     a, b, c = (vertices[triangles[:, i]] for i in range(3))
-    cross = np.cross(b - a, c - a)
-    double_area = np.linalg.norm(cross, axis=1)
-    cumulative = np.cumsum(double_area)
+    with np.errstate(over="ignore", invalid="ignore"):  # an area out of range is refused below
+        cross = np.cross(b - a, c - a)
+        double_area = np.linalg.norm(cross, axis=1)
+        cumulative = np.cumsum(double_area)
     if not len(cumulative) or not 0 < cumulative[-1] < np.inf:
         raise ValueError(f"the {len(triangles)} triangles of the mesh have no area to sample.")
     # a draw in [F_{i-1}, F_i) falls on triangle i, so that one without area is never chosen
@@ -249,6 +250,7 @@ def _normalised(
     found = {"pos": _unit_ball(pos)}
     if normal is not None:
         unit = normal.astype(np.float32)
+        unit = np.ldexp(unit, -np.frexp(np.abs(unit).max(2, keepdims=True))[1])
         length = np.linalg.norm(unit, axis=2, keepdims=True)
         found["normal"] = np.divide(unit, length, out=unit, where=length > 0)
     return found

@@ -150,7 +150,7 @@ def evolve(
         )
     steps = whole(steps, "steps", 0)
     if not softening > 0:
-        raise ValueError(f"softening is {softening}, expected > 0.")
+        raise ValueError(f"softening={softening}, expected > 0.")
     final_pos, final_vel = np.empty_like(pos), np.empty_like(vel)
     for begin in range(0, len(pos), _SYSTEMS_AT_ONCE):
         part = slice(begin, begin + _SYSTEMS_AT_ONCE)

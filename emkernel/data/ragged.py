@@ -94,10 +94,10 @@ class RaggedGraphs(Dataset[GraphBatch]):
             if edge_attr or edge_ptr is not None:
                 raise ValueError("edge_ptr or edge_attr was given without edges.")
             return
-        if edges.is_floating_point() or edges.is_complex() or edges.device != self.pos.device:
-            raise ValueError(f"edges are {edges.dtype} on {edges.device}, expected integers on {self.pos.device}.")
         if edge_ptr is None or edges.ndim != 2 or len(edges) != 2:
             raise ValueError(f"edges has shape {tuple(edges.shape)}, expected (2, E) together with edge_ptr.")
+        if edges.is_floating_point() or edges.is_complex() or edges.device != self.pos.device:
+            raise ValueError(f"edges are {edges.dtype} on {edges.device}, expected integers on {self.pos.device}.")
         edge_ptr = _checked_ptr("edge_ptr", edge_ptr, edges.shape[1])
         if len(edge_ptr) != len(self.ptr):
             raise ValueError(f"edge_ptr is for {len(edge_ptr) - 1} graphs, ptr for {len(self)}.")
