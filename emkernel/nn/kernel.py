@@ -34,6 +34,8 @@ class ImplicitKernel(SteerableKernel):
         layers: its hidden layers.
         radial: number of radial functions.
         cutoff: length scale of the edges, in the units of ``pos``.
+        spread: standard deviation of the gates over edges at the start. Small ones begin as smooth functions of the
+            length, large ones tell lengths apart at once, as bonds need.
         bilinear: whether hidden fields are also formed from products of embedded fields; by default where ``edge_rep``
             has a steerable part, whose products with x carry information.
 
@@ -60,13 +62,16 @@ class ImplicitKernel(SteerableKernel):
         layers: int = 2,
         radial: int = 10,
         cutoff: float = 1.0,
+        spread: float = 0.15,
         bilinear: bool | None = None,
     ):
         super().__init__(rep_in, rep_out, edge_rep)
         for name, value in (("width", width), ("hidden", hidden), ("degree", degree)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        self.width = width
+        if not spread > 0:
+            raise ValueError(f"spread must be positive, got {spread}")
+        self.width, self.spread = width, spread
         group, table = rep_in.group, irrep_table(rep_in.group)
         self._embed(degree, radial, cutoff)
 
@@ -125,7 +130,7 @@ class ImplicitKernel(SteerableKernel):
     def reset_parameters(self) -> None:
         """Last layer N(0, 1/fan_in): unit-variance hidden fields and features give unit-variance messages.
 
-        The gates of the MLP begin as functions of unit variance around one, so that the polynomials pass and channels
+        The gates of the MLP begin around one, so that the polynomials pass, and vary by ``spread``, so that channels
         differ. Of the Gaussians few see an edge, Σ_r φ_r² ≈ (π/2)^(1/2) whatever their number, so that their weights
         are of order one.
         """
@@ -140,6 +145,8 @@ class ImplicitKernel(SteerableKernel):
             nn.init.normal_(layer.weight, std=math.sqrt(1 / (0.356 * layer.in_features)))
         for layer in (first, *others):
             nn.init.zeros_(layer.bias)
+        with torch.no_grad():
+            self.net[-1].weight.mul_(self.spread)
         nn.init.ones_(self.net[-1].bias)
         self._reset_last()
         if self.mix is not None:
