@@ -147,7 +147,9 @@ class MoleculeNet(EquivariantModule):
         rep = harmonic_rep(group, channels, degree)
         known = {"bonds": bonds * Scalar, "atoms": 2 * atoms * Scalar}
         self.attributes, self.edge_rep = choose_attributes(group, known, attributes, kernel)
-        kernel = {"cutoff": radius or 2.0, "degree": max(degree, 1)} | kernel
+        # lengths of bonds differ by little and mean much
+        start = {"spread": 1.0} if kernel.get("kernel", "implicit") == "implicit" else {}
+        kernel = {"cutoff": radius or 2.0, "degree": max(degree, 1)} | start | kernel
         self.embed = Linear((atoms * Scalar)(group), rep)
         self.blocks = nn.ModuleList(
             [
@@ -288,7 +290,8 @@ class ShapeNet(EquivariantModule):
         for m, k, cutoff in zip(channels, neighbours, cutoffs):
             last = len(self.blocks) == len(channels) - 1
             rep_out = (m * Scalar)(group) if invariant and last else harmonic_rep(group, m, degree)
-            sizes = {"width": 6, "hidden": 48, "radial": 12} if kernel.get("kernel", "implicit") == "implicit" else {}
+            implicit = kernel.get("kernel", "implicit") == "implicit"
+            sizes = {"width": 6, "hidden": 48, "radial": 12, "spread": 1.0} if implicit else {}
             options = {"degree": max(degree, 1)} | sizes | kernel
             self.blocks.append(
                 SteerableBlock(

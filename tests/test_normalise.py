@@ -17,12 +17,12 @@ def randn(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def make(name, attributes=True, seed=0):
+def make(name, attributes=True, seed=0, **options):
     g = group(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         edge_rep = (Scalar + V)(g) if attributes else None
-        return ImplicitKernel((2 * Scalar + V)(g), (Scalar + 2 * V)(g), edge_rep, cutoff=2.0).double()
+        return ImplicitKernel((2 * Scalar + V)(g), (Scalar + 2 * V)(g), edge_rep, cutoff=2.0, **options).double()
 
 
 def edges(kernel, seed, many=1024):
@@ -45,16 +45,21 @@ def test_the_kernel_is_divided_by_its_standard_deviation(name, attributes):
 
 @pytest.mark.parametrize("attributes", [True, False])
 @pytest.mark.parametrize("name", COMPACT)
-def test_gates_begin_as_different_functions_of_unit_variance(name, attributes):
+def test_gates_begin_as_different_functions_that_vary_by_the_spread(name, attributes):
     variances, ratios = [], []
     for seed in range(5):
-        kernel, gates = make(name, attributes, seed), []
+        kernel, gates = make(name, attributes, seed, spread=0.3), []
         kernel.net.register_forward_hook(lambda module, given, out, gates=gates: gates.append(out.detach()))
         kernel(*edges(kernel, seed=5))
-        variances.append(float(gates[0].var(0).mean()))
+        variances.append(float(gates[0].var(0).mean()) / 0.3**2)
         first, second, *_ = torch.linalg.svdvals(gates[0] - gates[0].mean(0))
         ratios.append(float(second / first))
     assert 0.5 < sum(variances) / 5 < 2.5 and sum(ratios) / 5 > 0.4
+
+
+def test_a_spread_that_is_none():
+    with pytest.raises(ValueError, match="spread must be positive, got 0"):
+        make("SO(3)", spread=0)
 
 
 @pytest.mark.parametrize("attributes", [True, False])

@@ -37,6 +37,8 @@ class ImplicitKernel(SteerableKernel):
         cutoff: length scale of the edges, in the units of ``pos``.
         envelope: multiply by an invariant function of the edge vector that falls to zero at the cutoff, with two
             continuous derivatives (:meth:`EdgeEmbedding.window`): nothing jumps where edges come and go with a radius.
+        spread: standard deviation of the gates over edges at the start. Small ones begin as smooth functions of the
+            length, large ones tell lengths apart at once, as bonds need.
         bilinear: whether hidden fields are also formed from products of embedded fields; by default where ``edge_rep``
             has a steerable part, whose products with x carry information.
 
@@ -67,11 +69,14 @@ class ImplicitKernel(SteerableKernel):
         radial: int = 10,
         cutoff: float = 1.0,
         envelope: bool = False,
+        spread: float = 0.15,
         bilinear: bool | None = None,
     ):
         super().__init__(rep_in, rep_out, edge_rep)
         width, hidden, layers = whole(width, "width"), whole(hidden, "hidden"), whole(layers, "layers", 0)
-        self.width = width
+        if not spread > 0:
+            raise ValueError(f"spread must be positive, got {spread}")
+        self.width, self.spread = width, spread
         group, table = rep_in.group, irrep_table(rep_in.group)
         self._embed(degree, radial, cutoff, envelope)
 
@@ -130,7 +135,7 @@ class ImplicitKernel(SteerableKernel):
     def reset_parameters(self) -> None:
         """Last layer N(0, 1/fan_in): unit-variance hidden fields and features give unit-variance messages.
 
-        The gates of the MLP begin as functions of unit variance around one, so that the polynomials pass and channels
+        The gates of the MLP begin around one, so that the polynomials pass, and vary by ``spread``, so that channels
         differ. Of the Gaussians few see an edge, Σ_r φ_r² ≈ (π/2)^(1/2) whatever their number, so that their weights
         are of order one.
         """
@@ -145,6 +150,8 @@ class ImplicitKernel(SteerableKernel):
             nn.init.normal_(layer.weight, std=math.sqrt(1 / (0.356 * layer.in_features)))
         for layer in (first, *others):
             nn.init.zeros_(layer.bias)
+        with torch.no_grad():
+            self.net[-1].weight.mul_(self.spread)
         nn.init.ones_(self.net[-1].bias)
         self._reset_last()
         if self.mix is not None:
