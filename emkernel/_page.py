@@ -269,8 +269,7 @@ def _section(section: Section) -> str:
 
 def _check(c: Check) -> str:
     word, mark = ("ok", "good") if c.passed else ("FAIL", "bad")
-    sign = ("≤" if c.tol else "=") if c.passed else (">" if c.tol else "≠")
-    bound = f"{c.error:.1e} {sign} {c.tol:.0e}" if c.tol else f"{c.error:.3g} {sign} 0"
+    bound = f"{c.error:.1e} {'≤' if c.passed else '>'} {c.tol:.0e}" if c.tol else c.bound
     note = f' <span class="soft">{escape(c.note)}</span>' if c.note else ""
     return f'<td class="{mark}">{word}</td><td class="n">{bound}</td><td>{escape(c.name)}{note}</td>'
 

@@ -43,12 +43,15 @@ class Check:
         """Whether the error is within tolerance; never for one that is not a number."""
         return bool(self.error <= self.tol)
 
-    def __str__(self) -> str:
+    @property
+    def bound(self) -> str:
+        """The error beside its tolerance, or whether a number is exact."""
         if self.tol:
-            bound = f"{self.error:8.1e} {'<=' if self.passed else '> '} {self.tol:.0e}"
-        else:
-            bound = "exact" if self.passed else f"off by {self.error:.3g}" if np.isfinite(self.error) else "wrong"
-        return f"{'ok  ' if self.passed else 'FAIL'} {bound:17}  {self.name}" + (
+            return f"{self.error:8.1e} {'<=' if self.passed else '> '} {self.tol:.0e}"
+        return "exact" if self.passed else f"off by {self.error:.3g}" if np.isfinite(self.error) else "wrong"
+
+    def __str__(self) -> str:
+        return f"{'ok  ' if self.passed else 'FAIL'} {self.bound:17}  {self.name}" + (
             f" ({self.note})" if self.note else ""
         )
 

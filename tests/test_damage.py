@@ -114,7 +114,7 @@ def sources(tmp_path_factory):
     (raw / "gdb9.sdf.csv").write_text(csv_text())
     (raw / "uncharacterized.txt").write_text("index of those\n 2 x y\n")
     for name in ("gdb9.sdf", "gdb9.sdf.csv", "uncharacterized.txt"):
-        found[name] = raw / name, lambda: load_qm9(raw, "U0_atom")
+        found[name] = raw / name, lambda: load_qm9(raw, "U0")
     xyz = new("xyz")
     for i, m in enumerate(MOLECULES, 1):
         (xyz / f"dsgdb9nsd_{i:06d}.xyz").write_text(xyz_text(i, m))

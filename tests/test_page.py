@@ -212,7 +212,7 @@ def test_a_failing_check_is_shown_too(group_file):
     out = group_file.with_name("report.html")
     assert main(["check", f"{group_file}:G", "--order", "3", "--quick", "--html", str(out)]) == 1
     reader = Reader(out.read_text(encoding="utf-8"))
-    assert "FAILED 1 of" in reader.text and "FAIL 1 ≠ 0 order 3" in reader.text
+    assert "FAILED 1 of" in reader.text and "FAIL off by 1 expected order 3" in reader.text
     names = [attrs["id"] for tag, attrs in reader.found if tag == "section"]
     assert "Orbit" in names and "Kernel" not in names and "Couplings" not in names
 

@@ -74,6 +74,8 @@ class Neighbours:
         host = edge_index.device.type == "cpu" and not torch.compiler.is_compiling()
         edge_index = _checked(edge_index, num_sources, num_targets, host if check is None else check)
         form = Grouped if (host if grouped is None else grouped) else CSR
+        if form is Grouped and edge_index.device.type == "meta":
+            raise ValueError("edge_index is on the meta device, where it has no values: its targets cannot be grouped")
         return form._of(edge_index, num_sources, num_targets)
 
     @property
@@ -236,8 +238,6 @@ def _checked(edge_index: torch.Tensor, num_sources: int, num_targets: int, check
         raise ValueError(
             f"edge_index must be of the integer type int64 or int32, got {edge_index.dtype}: pass edge_index.long()"
         )
-    if edge_index.device.type == "meta":
-        raise ValueError("edge_index is on the meta device, where it has no values: no graph can be made of it")
     edge_index = edge_index.long()
     if check:
         for row, size, what in ((0, num_sources, "source"), (1, num_targets, "target")):
