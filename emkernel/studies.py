@@ -117,7 +117,7 @@ def run_study(
     Raises:
         ValueError: networks that cannot be matched; a folder with runs of other settings.
         KeyboardInterrupt: the study was stopped; the same call goes on.
-        and what :func:`emkernel.train.train` raises.
+        Exception: what :func:`emkernel.train.train` raises.
 
     Example:
         >>> study = design("symmetry", Request(size="quick"))  # doctest: +SKIP
