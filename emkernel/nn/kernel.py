@@ -29,12 +29,13 @@ class ImplicitKernel(SteerableKernel):
     Args:
         rep_in, rep_out: bound representations of the feature fields.
         edge_rep: representation ρ_z of the edge attributes, or None.
-        degree: highest degree of the polynomials of x.
+        degree: highest degree of the polynomials of x. Under a group that has the same ones up to it the kernel is
+            equivariant as well: an n-fold axis is one of any order below degree n.
         width: hidden channels per irreducible that meet the last layer.
         hidden: width of the MLP of invariants.
         layers: its hidden layers.
         radial: number of radial functions.
-        cutoff: length scale of the edges, in the units of ``pos``.
+        cutoff: length scale of the edges, in the lengths of ``G.invariant_form``, for orthogonal G those of ``pos``.
         envelope: multiply by an invariant function of the edge vector that falls to zero at the cutoff, with two
             continuous derivatives (:meth:`EdgeEmbedding.window`): nothing jumps where edges come and go with a radius.
         spread: standard deviation of the gates over edges at the start. Small ones begin as smooth functions of the
