@@ -45,8 +45,8 @@ def load_group(spec: str) -> MatrixGroup:
         raise GroupError(f"{path} is not a file; expected my_group.py:NAME or the name of a catalogue group")
     try:
         content = runpy.run_path(str(path), run_name=path.stem)
-    except GroupError:
-        raise
+    except GroupError as e:
+        raise GroupError(f"{path}: {_blame(e, path)}{e}") from e
     except (Exception, SystemExit) as e:
         raise GroupError(f"{path} does not run: {_blame(e, path)}{type(e).__name__}: {e}") from e
     found = [k for k, v in content.items() if isinstance(v, MatrixGroup)]

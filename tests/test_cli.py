@@ -338,3 +338,10 @@ def test_as_a_command(tmp_path):
     )
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("emkernel: GroupError: no group is called 'O4'; close to it:")
+
+
+def test_a_group_that_is_none_is_blamed_on_its_line(tmp_path):
+    file = tmp_path / "groups.py"
+    file.write_text("import emkernel as ek\nG = ek.groups.Oh()\nH = ek.MatrixGroup('flat', [[[0, 0], [0, 0]]])\n")
+    with pytest.raises(GroupError, match=r"groups.py: line 3: flat: .* is not invertible"):
+        load_group(f"{file}:G")
