@@ -22,6 +22,7 @@ __all__ = ["check_all_irreps", "check_forms", "check_polynomials", "check_splitt
 
 ORDER, CLASSES = 1000, 64  # largest finite group all of whose irreducibles are found
 MONOMIALS, DEGREE = 400, 4
+SERIES = 10**9  # monomials whose invariants the series of Molien counts in double precision
 FORMS = 4  # of so many the signatures are printed
 INDICATOR = {"real": 1, "complex": 0, "quaternionic": -2}
 
@@ -125,11 +126,12 @@ def _signature(forms: InvariantForms, form: np.ndarray) -> str:
 
 def check_polynomials(sheet: Sheet, G: MatrixGroup) -> None:
     """The lines on the invariant polynomials of V."""
-    degree = max((k for k in range(DEGREE + 1) if comb(G.d + k - 1, k) <= MONOMIALS), default=0)
+    many = [comb(G.d + k - 1, k) for k in range(2 * DEGREE + 1)]  # monomials; their number grows with k
+    degree = sum(n <= MONOMIALS for n in many[: DEGREE + 1]) - 1
     p = invariant_polynomials(V(G), degree)
     counts = p.counts
     listed = (G.order or np.inf) <= LISTED
-    series = molien(V(G), max(degree, 2 * DEGREE)) if listed else counts
+    series = molien(V(G), sum(n <= SERIES for n in many) - 1) if listed else counts
     sheet.fact("invariant polynomials of V of degree 0, 1, ...: " + " ".join(map(str, series)))
     if listed:
         wrong = sum(abs(a - b) for a, b in zip(series, counts))

@@ -858,3 +858,10 @@ def test_a_line_about_a_count_reads_as_a_sentence():
     assert " ".join(str(report.failures[0]).split()) == "FAIL off by 4 expected order 12 (found 8)"
     passed = check_group(groups.D(4), order=8, quick=True)
     assert "ok   exact              expected order 8 (found 8)" in str(passed)
+
+
+@pytest.mark.slow
+def test_counts_beyond_double_precision_are_not_asked_for():
+    turns = MatrixGroup.from_permutations("turns", [[*range(1, 100), 0]])
+    report = check_group(turns, order=100, quick=True)
+    assert report.passed and "invariant polynomials of V" in str(report)
