@@ -194,6 +194,7 @@ class PointConv(EquivariantModule):
             kernel.last,
             [(r.size, m) for r, m in zip(layout.irreps, layout.copies)],
             self.chunk,
+            None if self.contraction == "aggregate" else kernel.plan,
         )
         out = layout.flat(blocks)
         return out / graph.degree.clamp(min=1).to(out.dtype)[:, None] if self.aggr == "mean" else out

@@ -10,6 +10,7 @@ from torch import nn
 
 from ..errors import RepError
 from ..ops.contract import Field, Pair, fold, kernel_blocks
+from ..ops.coupled import Plan, plan, runs_on
 from ..rep import Rep
 from ..solver.coupling import couplings
 from ..solver.irreps import Irrep, irrep_table
@@ -166,7 +167,19 @@ class SteerableKernel(EquivariantModule):
     def _folds(self) -> None:
         for i, (pair, C) in enumerate(zip(self.pairs, self.couplings)):
             s = self.fields[pair.a]
-            self.register_buffer(f"_fold{i}", fold(C, s) if s < self.widths[pair.a] else None, persistent=False)
+            self.register_buffer(
+                f"_fold{i}", fold(C, s) if s < self.widths[pair.a] else None, persistent=False
+            )
+        found = None
+        if runs_on(self.couplings[0]):
+            inputs, outputs = (
+                [(r.size, m) for r, m in zip(lay.irreps, lay.copies)]
+                for lay in (self.layout_in, self.layout_out)
+            )
+            found = plan(self.pairs, self.couplings, self.fields, self.widths, inputs, outputs)
+        self._plan, tables = found or (None, [None] * 5)
+        for i, table in enumerate(tables):
+            self.register_buffer(f"_table{i}", table, persistent=False)
 
     def _constants_changed(self) -> None:
         if hasattr(self, "pairs"):
@@ -180,6 +193,11 @@ class SteerableKernel(EquivariantModule):
     @property
     def folded(self) -> list[torch.Tensor | None]:
         return [getattr(self, f"_fold{i}") for i in range(len(self.pairs))]
+
+    @property
+    def plan(self) -> tuple[Plan, list[torch.Tensor]] | None:
+        """Which pairs are coupled on the edges where there is a GPU, with the tables of its kernels."""
+        return None if self._plan is None else (self._plan, [getattr(self, f"_table{i}") for i in range(5)])
 
     # ---- evaluation -----------------------------------------------------------------------------------------
 

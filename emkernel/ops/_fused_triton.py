@@ -14,7 +14,7 @@ import torch
 import triton
 import triton.language as tl
 
-__all__ = ["edge_grad", "outer_sum", "source_grad"]
+__all__ = ["collect", "edge_grad", "outer_sum", "source_grad"]
 
 
 @triton.jit
@@ -222,13 +222,17 @@ def source_grad(h, G, source, rows, chunks, by_source, columns, column_chunks) -
     In one pass over the sources a p x q matrix would be read for every edge. Instead the products, q numbers per
     edge, are formed by target, where G_i is read once, and then collected by source.
     """
-    dtype, ACC = _accumulator(h.dtype)
-    values = _edge_product(G, h, source, rows, chunks, True, dtype)
-    q = values.shape[1]
-    partial, out = values.new_empty(column_chunks.shape[0], q), h.new_empty(columns.shape[0], q)
+    values = _edge_product(G, h, source, rows, chunks, True, _accumulator(h.dtype)[0])
+    return collect(values, h.dtype, by_source, columns, column_chunks)
+
+
+def collect(values, dtype: torch.dtype, by_source, columns, chunks) -> torch.Tensor:
+    """Σ_{e: j(e) = j} values_e: (E, q), of the dtype of accumulation -> (num_sources, q)."""
+    (n, c), q, ACC = (columns.shape[0], chunks.shape[0]), values.shape[1], _accumulator(dtype)[1]
+    partial, out = values.new_empty(c, q), values.new_empty(n, q, dtype=dtype)
     block = min(triton.next_power_of_2(max(q, 1)), 64)
     with torch.cuda.device_of(out):
-        for spans, result in ((column_chunks, partial), (columns, out)):
+        for spans, result in ((chunks, partial), (columns, out)):
             if result.numel():
                 grid = (spans.shape[0] * triton.cdiv(q, block),)
                 args = (values, by_source, spans, partial, result, q)

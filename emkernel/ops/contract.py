@@ -14,18 +14,19 @@ for each hidden irreducible a:
 
 On a CPU targets are taken a chunk at a time, so that what lies between edges and weights stays in the cache, and none
 of it is kept: the backward pass computes it again (:mod:`emkernel.ops.blocked`). On a GPU, where targets are not
-grouped by degree, all A_i are one fused sum (:mod:`emkernel.ops.fused`). "kernel" forms the kernel, and is the
-reference that all must equal.
+grouped by degree, "message" is one kernel for all pairs (:mod:`emkernel.ops.coupled`), and all A_i are one fused sum
+(:mod:`emkernel.ops.fused`). "kernel" forms the kernel, and is the reference that all must equal.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from .blocked import blocked, targets_at_a_time
 from .chunk import Operands
+from .coupled import Plan, coupled
 from .fused import outer_sum
 from .neighbours import CSR, Grouped, Groups, Neighbours
 
@@ -92,10 +93,14 @@ def cheaper(edges: int, nodes: int, fields: int, width: int, pairs: list[tuple[i
     aggregate = message = 0.0
     for m, q, da, db in pairs:
         outer, product = width * m * da * db, fields * q * db * m
-        aggregate += edges * outer * (slow if edges * outer < tiny * nodes else 1) + 26 * edges * width * da * db
+        aggregate += (
+            edges * outer * (slow if edges * outer < tiny * nodes else 1) + 26 * edges * width * da * db
+        )
         aggregate += nodes * width * da * db * (15 * q * m + 1650)
         message += edges * product * (slow if product < tiny else slow / 2)
-        message += edges * fields * q * (5 * m * width + fields * da * db) + nodes * q * width * (19 * m + 1900)
+        message += edges * fields * q * (5 * m * width + fields * da * db) + nodes * q * width * (
+            19 * m + 1900
+        )
     return "message" if message < aggregate else "aggregate"
 
 
@@ -107,6 +112,7 @@ def node_order(
     weights: list[torch.Tensor],
     sizes: list[tuple[int, int]],
     chunk: int | None = None,
+    plan: tuple[Plan, list[torch.Tensor]] | None = None,
 ) -> list[torch.Tensor]:
     """Σ_j k(x_ij) f_j at every target, weights applied per node.
 
@@ -118,7 +124,9 @@ def node_order(
         weights: (K_c, m_c) per output irreducible, rows ordered (b, a, coupling, hidden channel, input channel).
         sizes: (d_c, m_c) per output irreducible.
         chunk: targets at a time, or None: as many as keep what lies between in the cache, all of them on a GPU. It has
-            no effect on a graph that is not grouped, all of whose pairs aggregate.
+            no effect on a graph that is not grouped.
+        plan: which pairs are coupled on the edges of a graph that is not grouped, and its tables
+            (:func:`emkernel.ops.coupled.plan`); all others aggregate.
 
     Returns:
         (num_targets, d_c, m_c) per output irreducible.
@@ -131,9 +139,14 @@ def node_order(
         dtype = torch.get_autocast_dtype(device)
         operands = operands.like([None if x is None else x.to(dtype) for x in operands.flat()])
         pairs = [(p, C.to(dtype), None if F is None else F.to(dtype), order) for p, C, F, order in pairs]
+        plan = plan and (plan[0], [plan[1][0].to(dtype), *plan[1][1:]])
     with torch.autocast(device, enabled=False):
         if isinstance(graph, CSR):
-            return _contract(operands, pairs, sizes, graph)
+            return (
+                _contract(operands, pairs, sizes, graph)
+                if plan is None
+                else _split(operands, pairs, sizes, graph, *plan)
+            )
         operands.values = [graph.pad(x) for x in operands.values]
         operands.gates = [None if x is None else graph.pad(x) for x in operands.gates]
 
@@ -160,11 +173,15 @@ def _transformed(operands: Operands) -> bool:
     )
 
 
-def _contract(operands: Operands, pairs, sizes: list[tuple[int, int]], graph: Neighbours) -> list[torch.Tensor]:
+def _contract(
+    operands: Operands, pairs, sizes: list[tuple[int, int]], graph: Neighbours
+) -> list[torch.Tensor]:
     """(targets, d_c, m_c) per output irreducible as operations that can be differentiated any number of times."""
     hidden = [Field(*x) for x in zip(operands.values, operands.mix, operands.gates)]
     features = operands.features
-    summed = _Sums(hidden, features, graph) if isinstance(graph, CSR) else _GroupedSums(hidden, features, graph)
+    summed = (
+        _Sums(hidden, features, graph) if isinstance(graph, CSR) else _GroupedSums(hidden, features, graph)
+    )
     coupled: dict[tuple[int, int], list[torch.Tensor]] = {}
     for pair, C, F, order in pairs:
         if order == "message" and isinstance(graph, Grouped):
@@ -184,8 +201,34 @@ def _contract(operands: Operands, pairs, sizes: list[tuple[int, int]], graph: Ne
         out[c] = S @ W if out[c] is None else torch.addmm(out[c], S, W)
     rows = summed.rows
     return [
-        features[0].new_zeros(rows, d, m) if y is None else y.reshape(rows, d, m) for y, (d, m) in zip(out, sizes)
+        features[0].new_zeros(rows, d, m) if y is None else y.reshape(rows, d, m)
+        for y, (d, m) in zip(out, sizes)
     ]
+
+
+def _split(
+    operands: Operands, pairs, sizes, graph: CSR, plan: Plan, tables: list[torch.Tensor]
+) -> list[torch.Tensor]:
+    """The pairs of the plan coupled on the edges, all others at the targets."""
+    hidden = [Field(*x) for x in zip(operands.values, operands.mix, operands.gates)]
+    kept, others = ([_rows(w, spans[n]) for w, spans in zip(operands.weights, plan.rows)] for n in range(2))
+    out = coupled(plan, tables, hidden, operands.features, kept, graph)
+    pairs = [x for x in pairs if x[0].a not in plan.places]
+    if not pairs:
+        return out
+    at = {a: n for n, a in enumerate(a for a in range(len(hidden)) if a not in plan.places)}
+    rest = Operands(
+        *([x[a] for a in at] for x in (operands.values, operands.gates, operands.mix)),
+        operands.features,
+        others,
+    )
+    pairs = [(replace(pair, a=at[pair.a]), *x) for pair, *x in pairs]
+    return [x + y for x, y in zip(out, _contract(rest, pairs, sizes, graph))]
+
+
+def _rows(w: torch.Tensor, spans) -> torch.Tensor:
+    pieces = [w[start:stop] for start, stop in spans]
+    return w[:0] if not pieces else pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
 
 class _GroupedSums:
@@ -230,9 +273,7 @@ def _couple(A: torch.Tensor, C: torch.Tensor | None) -> torch.Tensor:
     return (C.flatten(1) @ A.flatten(3).flatten(1, 2)).unflatten(2, (u, m))
 
 
-def _message(
-    field: Field, x: torch.Tensor, groups: Groups, C: torch.Tensor, F: torch.Tensor
-) -> torch.Tensor:
+def _message(field: Field, x: torch.Tensor, groups: Groups, C: torch.Tensor, F: torch.Tensor) -> torch.Tensor:
     """Σ_e g_e w (C Y_e f_j): (targets, Q, u, m)."""
     (q, _, db), s, m = C.shape, field.values.shape[2], x.shape[2]
     M = (field.values.flatten(1) @ F).unflatten(1, (db, s * q))
