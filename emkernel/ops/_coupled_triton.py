@@ -77,17 +77,10 @@ def _sum_kernel(
 
 
 @triton.jit
-def _grad_kernel(
-    S, M, f, g, source, spans, parts, groups, entries, out_M, out_f, out_g, nodes, edges, tiles, R, Q, G,
+def _grad_part(
+    S, M, f, g, source, part, groups, entries, out_M, out_f, out_g, node, begin, end, nodes, edges, R, Q, G,
     ACC: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_U: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_E: tl.constexpr,
 ):  # fmt: skip
-    """What Σ S · out of the sum passes back to M, to f on every edge, and to g, of each part for itself."""
-    i = tl.program_id(0) // tiles
-    number = tl.program_id(0) % tiles
-    part = parts + number * 7
-    begin = tl.load(spans + 5 * i.to(tl.int64) + 1)
-    end = tl.load(spans + 5 * i.to(tl.int64) + 2)
-    node = tl.load(spans + 5 * i.to(tl.int64))
     at_f = tl.load(part)
     stride_k = tl.load(part + 1)
     size = tl.load(part + 2)
@@ -136,13 +129,42 @@ def _grad_kernel(
                 back_g = _multiply_add(t.to(grad.dtype), tl.trans(grad), back_g)
                 back_w = tl.sum(x * back_t[:, None, :], axis=2)
                 tl.store(out_M + tile * edges * R + place, back_w.to(out_M.dtype.element_ty), mask=coupled)
-            tl.store(
-                out_g + ((number.to(tl.int64) * edges + e) * G + at_g)[:, None] + u[None, :],
-                back_g.to(out_g.dtype.element_ty), mask=gated,
-            )  # fmt: skip
+            tl.store(out_g + (e * G + at_g)[:, None] + u[None, :], back_g.to(out_g.dtype.element_ty), mask=gated)
         tl.store(
             out_f + (e * Q + at_f)[:, None, None] + features, back_f.to(out_f.dtype.element_ty), mask=inside
         )
+
+
+@triton.jit
+def _grad_kernel(
+    S, M, f, g, source, spans, parts, groups, entries, out_M, out_f, out_g, nodes, edges, tiles, R, Q, G,
+    ACC: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_U: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_E: tl.constexpr,
+):  # fmt: skip
+    """What Σ S · out of the sum passes back to M, to f on every edge, and to g, of each part for itself."""
+    span = spans + 5 * (tl.program_id(0) // tiles).to(tl.int64)
+    number = tl.program_id(0) % tiles
+    part = parts + number * 7
+    node = tl.load(span)
+    begin = tl.load(span + 1)
+    end = tl.load(span + 2)
+    out_g += number.to(tl.int64) * edges * G
+    size = tl.load(part + 2)
+    # tiles that are not mostly padding
+    if size == 1:
+        _grad_part(
+            S, M, f, g, source, part, groups, entries, out_M, out_f, out_g, node, begin, end, nodes, edges, R, Q, G,
+            ACC, 1, BLOCK_U, BLOCK_M, BLOCK_E,
+        )  # fmt: skip
+    elif size <= 4 and BLOCK_K > 4:
+        _grad_part(
+            S, M, f, g, source, part, groups, entries, out_M, out_f, out_g, node, begin, end, nodes, edges, R, Q, G,
+            ACC, 4, BLOCK_U, BLOCK_M, BLOCK_E,
+        )  # fmt: skip
+    else:
+        _grad_part(
+            S, M, f, g, source, part, groups, entries, out_M, out_f, out_g, node, begin, end, nodes, edges, R, Q, G,
+            ACC, BLOCK_K, BLOCK_U, BLOCK_M, BLOCK_E,
+        )  # fmt: skip
 
 
 class _Tuned:
