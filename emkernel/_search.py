@@ -7,6 +7,7 @@ they give the same edges, ties included.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,9 +16,10 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-__all__ = ["Points", "dense_search", "tree_knn", "tree_radius"]
+__all__ = ["Points", "dense_knn", "dense_radius", "tree_knn", "tree_radius"]
 
 _DENSE_PAIRS = 1 << 22  # distances held at once by the dense search: 34 MB for each temporary
+_SORTED_WIDTH = 4096  # up to here a GPU sorts each row in one step, in less time than it finds the k smallest
 _BALL_PAIRS = 1 << 20  # candidates held at once while ties are resolved
 _SLACK = 1e-9  # relative; far above the rounding of a distance, far below any distance that matters
 _Array = TypeVar("_Array", np.ndarray, Tensor)
@@ -89,8 +91,42 @@ def tree_radius(points: Points, r: float) -> Tensor:
     return torch.from_numpy(np.stack([source[order], target[order]]))
 
 
-def dense_search(points: Points, *, k: int | None = None, r: float = 0.0) -> Tensor:
-    """The edges of ``tree_knn`` (k given) or ``tree_radius`` (r given), from blocks of all distances."""
+def dense_knn(points: Points, k: int) -> Tensor:
+    """The edges of ``tree_knn``, from blocks of all distances."""
+    n, m, device = len(points.src), len(points.dst), points.src.device
+    k = min(k, n)
+    nearest = torch.zeros(m, k, dtype=torch.int64, device=device)
+    found = torch.zeros(m, k, dtype=torch.bool, device=device)
+    complete = 0  # targets
+    for row, source, squared, least in _blocks(points):
+        column = _ranked(squared, k)
+        width = column.shape[1]
+        nearest[row, :width] = source.gather(1, column)
+        found[row, :width] = squared.gather(1, column).isfinite()
+        complete += len(row) if least - (points.same and not points.loop) >= k else 0
+    target = torch.arange(m, device=device)[:, None].expand(-1, k)
+    if complete == m:  # then their number is known, and need not be asked for
+        return torch.stack([nearest.flatten(), target.flatten()])
+    return torch.stack([nearest[found], target[found]])
+
+
+def dense_radius(points: Points, r: float) -> Tensor:
+    """The edges of ``tree_radius``, from blocks of all distances."""
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    for row, source, squared, _ in _blocks(points):
+        i, j = (squared <= r * r).nonzero(as_tuple=True)
+        found.append((source[i, j], row[i], squared[i, j]))
+    if not found:
+        return torch.empty(2, 0, dtype=torch.int64, device=points.src.device)
+    source, target, squared = (torch.cat(part) for part in zip(*found, strict=True))
+    order = squared.argsort(stable=True)  # columns ascend in source index; stable sorts keep that among ties
+    order = order[target[order].argsort(stable=True)]
+    return torch.stack([source[order], target[order]])
+
+
+def _blocks(points: Points) -> Iterator[tuple[Tensor, Tensor, Tensor, int]]:
+    """Some targets at a time, (M,), the sources of their clouds (M, width) in ascending order, the squared distances,
+    infinite where there is no source, and the size of the smallest of the clouds."""
     src, dst, device = points.src, points.dst, points.src.device
     clouds = 1 + int(torch.maximum(points.src_batch.max(), points.dst_batch.max()))
     by_cloud = points.src_batch.argsort(stable=True)
@@ -98,27 +134,31 @@ def dense_search(points: Points, *, k: int | None = None, r: float = 0.0) -> Ten
     start, size = (counts.cumsum(0) - counts)[points.dst_batch], counts[points.dst_batch]
     rows = size.argsort(descending=True, stable=True)
     widths = size[rows].cpu()
-    found: list[tuple[Tensor, Tensor, Tensor]] = []
     begin = 0
     while begin < len(rows) and int(widths[begin]):
         width = int(widths[begin])
         row = rows[begin : begin + max(1, _DENSE_PAIRS // width)]
         begin += len(row)
         column = torch.arange(width, device=device)
-        valid = column < size[row][:, None]
         source = by_cloud[(start[row][:, None] + column).clamp_(max=len(src) - 1)]
         squared = _squared(dst[row][:, None], src[source])
         _mark_self(squared, source, row[:, None], points)
-        squared.masked_fill_(~valid, math.inf)
-        near = squared <= r * r if k is None else _nearest(squared, k)
-        i, j = near.nonzero(as_tuple=True)
-        found.append((source[i, j], row[i], squared[i, j]))
-    if not found:
-        return torch.empty(2, 0, dtype=torch.int64, device=device)
-    source, target, squared = (torch.cat(part) for part in zip(*found, strict=True))
-    order = squared.argsort(stable=True)  # columns ascend in source index; stable sorts keep that among ties
-    order = order[target[order].argsort(stable=True)]
-    return torch.stack([source[order], target[order]])
+        least = int(widths[begin - 1])
+        if least < width:
+            squared.masked_fill_(column >= size[row][:, None], math.inf)
+        yield row, source, squared, least
+
+
+def _ranked(squared: Tensor, k: int) -> Tensor:
+    """The places (M, k) of the smallest entries of each row, smallest first, ties by place."""
+    k = min(k, squared.shape[1])
+    if squared.shape[1] <= _SORTED_WIDTH:
+        return squared.sort(dim=1, stable=True).indices[:, :k]
+    kth = squared.topk(k, dim=1, largest=False).values[:, -1:]
+    below, tied = squared < kth, squared == kth
+    room = k - below.sum(1, keepdim=True)
+    column = (below | (tied & (tied.cumsum(1) <= room))).nonzero()[:, 1].view(-1, k)
+    return column.gather(1, squared.gather(1, column).sort(dim=1, stable=True).indices)
 
 
 def _squared(a: _Array, b: _Array) -> _Array:
@@ -162,14 +202,3 @@ def _resolve_ties(
         order = order[(rank < k) & np.isfinite(squared[order])]
         found.append(np.stack([source[order], target[order]]))
     return np.concatenate(found, 1)
-
-
-def _nearest(squared: Tensor, k: int) -> Tensor:
-    """Mask of the k smallest finite entries of each row, ties to the left."""
-    finite = torch.isfinite(squared)
-    if squared.shape[1] <= k:
-        return finite
-    kth = squared.topk(k, dim=1, largest=False).values[:, -1:]
-    below, tied = squared < kth, squared == kth
-    room = k - below.sum(1, keepdim=True)
-    return finite & (below | (tied & (tied.cumsum(1) <= room)))

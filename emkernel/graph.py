@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ._arguments import array_of
 from ._periodic import checked_cell, near_images, nearest
-from ._search import Points, dense_search, tree_knn, tree_radius
+from ._search import Points, dense_knn, dense_radius, tree_knn, tree_radius
 
 __all__ = ["interval_graph", "knn_graph", "periodic_graph", "radius_graph", "random_subset"]
 
@@ -75,7 +75,7 @@ def knn_graph(
     points = _checked_points(pos, batch, query, query_batch, loop, metric)
     if points is None:
         return torch.empty(2, 0, dtype=torch.int64, device=pos.device)
-    found = dense_search(points, k=k) if points.src.is_cuda else tree_knn(points, k)
+    found = dense_knn(points, k) if points.src.is_cuda else tree_knn(points, k)
     return found.to(pos.device)
 
 
@@ -124,7 +124,7 @@ def radius_graph(
     if points is None:
         return torch.empty(2, 0, dtype=torch.int64, device=pos.device)
     r *= 1 + (1e-6 if pos.dtype != torch.float64 else 1e-12)
-    found = dense_search(points, r=r) if points.src.is_cuda else tree_radius(points, r)
+    found = dense_radius(points, r) if points.src.is_cuda else tree_radius(points, r)
     return found.to(pos.device)
 
 
@@ -187,7 +187,7 @@ def periodic_graph(
     r *= 1 + slack
     images, inside, moved = near_images(_euclidean(pos.detach(), factor), rows, batch, r)
     points = images.search(inside, batch)
-    found, target = dense_search(points, r=r) if pos.is_cuda else tree_radius(points, r)
+    found, target = dense_radius(points, r) if pos.is_cuda else tree_radius(points, r)
     source = images.point[found]
     apart = loop | (source != target) | images.shift[found].any(1)
     found, source, target = found[apart], source[apart], target[apart]
@@ -336,15 +336,13 @@ def _check_positions(name: str, pos: Tensor, like: Tensor | None) -> None:
             f"{name} has d = {pos.shape[1]} on {pos.device}, pos has d = {like.shape[1]} on {like.device}: "
             "targets and sources must live in one space and on one device."
         )
-    finite = torch.isfinite(pos).all(1)
-    if not bool(finite.all()):
-        row = int((~finite).nonzero()[0])
-        raise ValueError(f"{name}[{row}] is not finite: NaN or infinite positions have no neighbours.")
-
-
     if len(pos):
-        x = pos.detach()
-        span, far = float((x.amax(0) - x.amin(0)).max()), float(x.abs().max())
+        # read back at once
+        low, high = torch.stack([pos.detach().amin(0), pos.detach().amax(0)]).tolist()
+        span, far = max(b - a for a, b in zip(low, high)), max(map(abs, low + high))
+        if not all(map(math.isfinite, low + high)):
+            row = int((~torch.isfinite(pos).all(1)).nonzero()[0])
+            raise ValueError(f"{name}[{row}] is not finite: NaN or infinite positions have no neighbours.")
         if far > LARGEST or 0 < span < SMALLEST:
             raise ValueError(
                 f"{name} spans {span:.3g} as far as {far:.3g} from the origin: squares of such distances are out of "
@@ -372,8 +370,8 @@ def _checked_batch(
         raise ValueError(f"{name} has shape {tuple(batch.shape)}, expected {wanted}: a cloud for each point.")
     if device is not None and batch.device != device:
         raise ValueError(f"{name} is on {batch.device}, the positions on {device}: move one of them.")
-    if len(batch) and int(batch.min()) < 0:
-        raise ValueError(f"{name} holds the index {int(batch.min())}, expected cloud indices >= 0.")
+    if len(batch) and (least := int(batch.min())) < 0:
+        raise ValueError(f"{name} holds the index {least}, expected cloud indices >= 0.")
     return batch.to(torch.int64)
 
 

@@ -322,7 +322,7 @@ class ShapeNet(EquivariantModule):
             seed = None if self.training else torch.Generator().manual_seed(0)
             keep = random_subset(index, m, generator=seed)
             edges = knn_graph(pos, k, index, query=pos[keep], query_batch=index[keep])
-            out.append((keep, Neighbours.of(edges, len(pos), len(keep))))
+            out.append((keep, Neighbours.of(edges, len(pos), len(keep), ordered=True)))
             pos, index = pos[keep], index[keep]
         return out
 

@@ -5,7 +5,9 @@ import itertools
 import pytest
 import torch
 
-from emkernel._search import Points, dense_search, tree_knn, tree_radius
+import emkernel as ek
+
+from emkernel._search import Points, dense_knn, dense_radius, tree_knn, tree_radius
 from emkernel.graph import interval_graph, knn_graph, radius_graph, random_subset
 
 
@@ -46,11 +48,11 @@ def test_both_searches_are_the_definition(d, loop, shuffled):
     for k in (1, 4, 40):
         wanted = brute(pos, batch, pos, batch, True, loop, k=k)
         assert torch.equal(knn_graph(pos, k, batch, loop=loop), wanted)
-        assert torch.equal(dense_search(dense_points(pos, batch, loop), k=k), wanted)
+        assert torch.equal(dense_knn(dense_points(pos, batch, loop), k), wanted)
     for r in (0.3, 1.0, 100.0):
         wanted = brute(pos, batch, pos, batch, True, loop, r=r)
         assert torch.equal(radius_graph(pos, r, batch, loop=loop), wanted)
-        assert torch.equal(dense_search(dense_points(pos, batch, loop), r=r), wanted)
+        assert torch.equal(dense_radius(dense_points(pos, batch, loop), r), wanted)
 
 
 @pytest.mark.parametrize("loop", [False, True])
@@ -63,7 +65,7 @@ def test_ties_are_decided_by_index_in_both_searches(loop):
         for k in (1, 3, 6, 10, 17):
             wanted = brute(pos, batch, pos, batch, True, loop, k=k)
             assert torch.equal(knn_graph(pos, k, loop=loop), wanted)
-            assert torch.equal(dense_search(dense_points(pos, batch, loop), k=k), wanted)
+            assert torch.equal(dense_knn(dense_points(pos, batch, loop), k), wanted)
         for r in (1.0, 2.0):  # points at exactly r are inside
             wanted = brute(pos, batch, pos, batch, True, loop, r=r)
             assert torch.equal(radius_graph(pos, r, loop=loop), wanted)
@@ -74,7 +76,7 @@ def test_ties_after_rotation_agree_between_the_searches():
     q, _ = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
     pos, batch = lattice @ q, torch.zeros(len(lattice), dtype=torch.int64)
     for k in (6, 10, 20):
-        assert torch.equal(knn_graph(pos, k), dense_search(dense_points(pos, batch), k=k))
+        assert torch.equal(knn_graph(pos, k), dense_knn(dense_points(pos, batch), k))
 
 
 def test_search_in_small_blocks_gives_the_same(monkeypatch):
@@ -83,8 +85,8 @@ def test_search_in_small_blocks_gives_the_same(monkeypatch):
     wanted = [knn_graph(pos, 9, batch), radius_graph(pos, 0.8, batch), knn_graph(lattice, 10)]
     monkeypatch.setattr("emkernel._search._DENSE_PAIRS", 500)
     monkeypatch.setattr("emkernel._search._BALL_PAIRS", 100)
-    assert torch.equal(dense_search(dense_points(pos, batch), k=9), wanted[0])
-    assert torch.equal(dense_search(dense_points(pos, batch), r=0.8), wanted[1])
+    assert torch.equal(dense_knn(dense_points(pos, batch), 9), wanted[0])
+    assert torch.equal(dense_radius(dense_points(pos, batch), 0.8), wanted[1])
     assert torch.equal(knn_graph(lattice, 10), wanted[2])
 
 
@@ -95,7 +97,7 @@ def test_queries_are_targets_and_may_lie_in_clouds_without_sources():
         wanted = brute(pos, batch, query, query_batch, False, False, k=k)
         assert torch.equal(knn_graph(pos, k, batch, query=query, query_batch=query_batch), wanted)
         points = Points(pos, query, batch, query_batch, False, False)
-        assert torch.equal(dense_search(points, k=k), wanted)
+        assert torch.equal(dense_knn(points, k), wanted)
     wanted = brute(pos, batch, query, query_batch, False, False, r=1.5)
     assert torch.equal(radius_graph(pos, 1.5, batch, query=query, query_batch=query_batch), wanted)
     kept = knn_graph(pos, 1, query=pos[:4])
@@ -139,9 +141,9 @@ def test_float32_positions_and_narrow_batch():
 def test_many_clouds_far_from_the_origin():
     pos, batch = clouds(sizes=(6,) * 300)
     assert torch.equal(
-        radius_graph(pos + 1e4, 0.5, batch), dense_search(dense_points(pos + 1e4, batch), r=0.5)
+        radius_graph(pos + 1e4, 0.5, batch), dense_radius(dense_points(pos + 1e4, batch), 0.5)
     )
-    assert torch.equal(knn_graph(pos + 1e4, 3, batch), dense_search(dense_points(pos + 1e4, batch), k=3))
+    assert torch.equal(knn_graph(pos + 1e4, 3, batch), dense_knn(dense_points(pos + 1e4, batch), 3))
 
 
 def test_empty_and_single():
@@ -152,11 +154,29 @@ def test_empty_and_single():
             2,
             n,
         )
-        assert dense_search(
-            dense_points(torch.zeros(1, 3), torch.zeros(1, dtype=torch.int64)), k=2
+        assert dense_knn(
+            dense_points(torch.zeros(1, 3), torch.zeros(1, dtype=torch.int64)), 2
         ).shape == (2, 0)
     assert knn_graph(torch.zeros(0, 3), 3, query=torch.zeros(4, 3)).shape == (2, 0)
     assert radius_graph(torch.zeros(4, 3), 1.0, query=torch.zeros(0, 3)).shape == (2, 0)
+
+
+@pytest.mark.parametrize("k", [1, 5, 30])
+def test_wide_clouds_are_not_sorted_whole(k, monkeypatch):
+    pos, batch = clouds(sizes=(60, 20, 1, 90))
+    pos = (2 * pos).round() / 2  # many equal distances
+    expected = knn_graph(pos, k, batch)
+    monkeypatch.setattr("emkernel._search._SORTED_WIDTH", 0)
+    assert torch.equal(dense_knn(dense_points(pos, batch), k), expected)
+
+
+def test_edges_in_order_need_not_be_sorted():
+    pos, batch = clouds(sizes=(30, 20, 40))
+    edges = knn_graph(pos, 4, batch)
+    given, found = (ek.Neighbours.of(edges, len(pos), grouped=False, ordered=x) for x in (False, True))
+    assert found.order is None
+    for name in ("source", "target", "degree", "by_source", "rows", "row_chunks", "columns", "column_chunks"):
+        assert torch.equal(getattr(found, name), getattr(given, name))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

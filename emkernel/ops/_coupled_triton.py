@@ -129,7 +129,9 @@ def _grad_part(
                 back_g = _multiply_add(t.to(grad.dtype), tl.trans(grad), back_g)
                 back_w = tl.sum(x * back_t[:, None, :], axis=2)
                 tl.store(out_M + tile * edges * R + place, back_w.to(out_M.dtype.element_ty), mask=coupled)
-            tl.store(out_g + (e * G + at_g)[:, None] + u[None, :], back_g.to(out_g.dtype.element_ty), mask=gated)
+            tl.store(
+                out_g + (e * G + at_g)[:, None] + u[None, :], back_g.to(out_g.dtype.element_ty), mask=gated
+            )
         tl.store(
             out_f + (e * Q + at_f)[:, None, None] + features, back_f.to(out_f.dtype.element_ty), mask=inside
         )
@@ -176,7 +178,9 @@ class _Tuned:
     @cached_property
     def tuned(self):
         # made at its first use, as some versions of Triton ask here for a GPU
-        return triton.autotune([triton.Config({}, num_warps=w) for w in self.warps], key=["R", "Q", "G"])(self.kernel)
+        return triton.autotune([triton.Config({}, num_warps=w) for w in self.warps], key=["R", "Q", "G"])(
+            self.kernel
+        )
 
     def run(self, programs: int, out: torch.Tensor, *args, tune: bool, **constants) -> None:
         if programs == 0:
@@ -197,9 +201,30 @@ def coupled_sum(M, f, g, table, source, rows, chunks, total, blocks) -> torch.Te
     (n, c), dtype, ACC = (rows.shape[0], chunks.shape[0]), *_accumulator(f.dtype)
     partial, out = f.new_empty(c * total, dtype=dtype), f.new_empty(n * total)
     tiles, columns = table.shape
-    constants = {"ACC": ACC, "COLUMNS": columns, "BLOCK_U": blocks[1], "BLOCK_M": blocks[2], "BLOCK_E": BLOCK_E}
+    constants = {
+        "ACC": ACC,
+        "COLUMNS": columns,
+        "BLOCK_U": blocks[1],
+        "BLOCK_M": blocks[2],
+        "BLOCK_E": BLOCK_E,
+    }
     for spans, result, many in ((chunks, partial, c), (rows, out, n)):
-        args = (M, f, g, source, spans, table, partial, result, many, c, tiles, M.shape[1], f.shape[1], g.shape[1])
+        args = (
+            M,
+            f,
+            g,
+            source,
+            spans,
+            table,
+            partial,
+            result,
+            many,
+            c,
+            tiles,
+            M.shape[1],
+            f.shape[1],
+            g.shape[1],
+        )
         # few places of the table of chunks are in use: what is fastest there says nothing
         _SUM.run(many * tiles, result, *args, tune=spans is rows, **constants)
     return out
@@ -208,11 +233,35 @@ def coupled_sum(M, f, g, table, source, rows, chunks, total, blocks) -> torch.Te
 def coupled_grad(S, M, f, g, parts, groups, entries, source, rows, chunks, blocks, layers):
     """(num_targets · total,) -> (layers, E, R), (E, Q), (parts, E, G), accumulated as float32 or float64."""
     edges, tiles, (dtype, ACC) = len(source), len(parts), _accumulator(f.dtype)
-    out_M = M.new_zeros(layers, *M.shape, dtype=dtype) if layers > 1 else M.new_empty(1, *M.shape, dtype=dtype)
+    out_M = (
+        M.new_zeros(layers, *M.shape, dtype=dtype) if layers > 1 else M.new_empty(1, *M.shape, dtype=dtype)
+    )
     out_f, out_g = f.new_zeros(edges, f.shape[1], dtype=dtype), g.new_zeros(tiles, *g.shape, dtype=dtype)
-    constants = {"ACC": ACC, "BLOCK_K": blocks[0], "BLOCK_U": blocks[1], "BLOCK_M": blocks[2], "BLOCK_E": BLOCK_E}
+    constants = {
+        "ACC": ACC,
+        "BLOCK_K": blocks[0],
+        "BLOCK_U": blocks[1],
+        "BLOCK_M": blocks[2],
+        "BLOCK_E": BLOCK_E,
+    }
     for spans in (rows, chunks):
-        args = (S, M, f, g, source, spans, parts, groups, entries, out_M, out_f, out_g, len(rows), edges, tiles)
+        args = (
+            S,
+            M,
+            f,
+            g,
+            source,
+            spans,
+            parts,
+            groups,
+            entries,
+            out_M,
+            out_f,
+            out_g,
+            len(rows),
+            edges,
+            tiles,
+        )
         args += (M.shape[1], f.shape[1], g.shape[1])
         _GRAD.run(len(spans) * tiles, out_f, *args, tune=spans is rows, **constants)
     return out_M, out_f, out_g

@@ -52,6 +52,7 @@ class Neighbours:
         *,
         check: bool | None = None,
         grouped: bool | None = None,
+        ordered: bool = False,
     ) -> Neighbours:
         """Prepare ``edge_index`` (2, E), source in row 0 and target in row 1, or a graph in another format.
 
@@ -62,6 +63,8 @@ class Neighbours:
             check: check that indices are in range; by default only on the CPU (on a GPU it synchronises).
             grouped: group the targets by degree, for which their numbers are read back; by default only on the CPU,
                 and not inside ``torch.compile``.
+            ordered: the edges are sorted by target, as :func:`emkernel.knn_graph` and :func:`emkernel.radius_graph` give
+                them, so that a GPU, which does not look, need not sort them again.
 
         Raises:
             ValueError: wrong shape or dtype.
@@ -76,7 +79,7 @@ class Neighbours:
         form = Grouped if (host if grouped is None else grouped) else CSR
         if form is Grouped and edge_index.device.type == "meta":
             raise ValueError("edge_index is on the meta device, where it has no values: its targets cannot be grouped")
-        return form._of(edge_index, num_sources, num_targets)
+        return form._of(edge_index, num_sources, num_targets, ordered)
 
     @property
     def num_edges(self) -> int:
@@ -112,7 +115,7 @@ class Grouped(Neighbours):
     row: torch.Tensor | None
 
     @classmethod
-    def _of(cls, edge_index: torch.Tensor, num_sources: int, num_targets: int) -> Grouped:
+    def _of(cls, edge_index: torch.Tensor, num_sources: int, num_targets: int, ordered: bool) -> Grouped:
         source, target = edge_index
         device = edge_index.device
         degree = torch.bincount(target, minlength=num_targets)
@@ -208,10 +211,12 @@ class CSR(Neighbours):
     column_chunks: torch.Tensor
 
     @classmethod
-    def _of(cls, edge_index: torch.Tensor, num_sources: int, num_targets: int) -> CSR:
+    def _of(cls, edge_index: torch.Tensor, num_sources: int, num_targets: int, ordered: bool) -> CSR:
         source, target = edge_index
-        target, order = torch.sort(target, stable=True)
-        source = source.index_select(0, order)
+        order = None
+        if not ordered:
+            target, order = torch.sort(target, stable=True)
+            source = source.index_select(0, order)
         sorted_source, by_source = torch.sort(source, stable=True)
         rows, row_chunks, degree = _spans(target, num_targets)
         columns, column_chunks, _ = _spans(sorted_source, num_sources)
