@@ -92,6 +92,23 @@ def clock(f: Callable[[], object], device: str, seconds: float, least: int = 3, 
     return min(times)
 
 
+def captured(f: Callable[[], object], device: str, seconds: float) -> float | None:
+    """Seconds of the device alone, as one CUDA graph; None on a CPU, and for what cannot be captured."""
+    if not device.startswith("cuda"):
+        return None
+    stream, graph = torch.cuda.Stream(device), torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                f()
+        torch.cuda.synchronize(device)
+        with torch.cuda.graph(graph, stream=stream):
+            f()
+    except RuntimeError:
+        return None
+    return clock(graph.replay, device, seconds)
+
+
 def _resident(key: str) -> float:
     """VmRSS or VmHWM of this process in MB; where /proc is missing, the peak."""
     status = Path("/proc/self/status")
@@ -170,8 +187,24 @@ def _product(to, left, right, *args, **kwargs) -> int:
     return 2 * math.prod(left) * right[-1]
 
 
-# matrix products that torch's counter of operations leaves out
-IN_PLACE = {torch.ops.aten.addmm_: _product, torch.ops.aten.baddbmm_: _product}
+def _coupled_sum(M, f, g, tables, graph, sizes, *_, **__) -> int:
+    """Of Σ_e g_e ⊗ (M_e f_j), all rows of M on one tile of channels."""
+    (total, _, _, tile, _), (edges, numbers) = sizes, M
+    return 2 * edges * (total + numbers * tile)
+
+
+def _coupled_grad(S, M, f, g, tables, graph, sizes, *_, **__) -> int:
+    (total, _, _, tile, _), (edges, numbers) = sizes, M
+    return 2 * edges * (2 * total + 3 * numbers * tile)
+
+
+def uncounted() -> dict:
+    """Matrix products that torch's counter of operations leaves out."""
+    found = {torch.ops.aten.addmm_: _product, torch.ops.aten.baddbmm_: _product}
+    if "emkernel.ops.coupled" in sys.modules:
+        found[torch.ops.emkernel.coupled_sum] = _coupled_sum
+        found[torch.ops.emkernel.coupled_grad] = _coupled_grad
+    return found
 
 
 def operations(f) -> int | None:
@@ -180,7 +213,7 @@ def operations(f) -> int | None:
     None for code that torch.compile has made, which cannot be looked into.
     """
     try:
-        with FlopCounterMode(display=False, custom_mapping=IN_PLACE) as counter:
+        with FlopCounterMode(display=False, custom_mapping=uncounted()) as counter:
             f()
     except RuntimeError as error:
         if "torch.compile" in str(error):

@@ -11,12 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from _measure import IN_PLACE
+from _measure import uncounted
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, shape_wrapper
-
-FLOPS = flop_registry | {op: shape_wrapper(count) for op, count in IN_PLACE.items()}
 
 
 @dataclass
@@ -67,6 +65,7 @@ class Trace(TorchDispatchMode):
     def __init__(self, synchronise: Callable[[], None], rest: str):
         super().__init__()
         self._synchronise, self._rest = synchronise, rest
+        self._flops = flop_registry | {op: shape_wrapper(count) for op, count in uncounted().items()}
         self._stack: list[str] = []
         self._start()
 
@@ -127,7 +126,7 @@ class Trace(TorchDispatchMode):
         read = {k: v for k, v in (kwargs or {}).items() if k != "out"}
         given = [t for t in tree_leaves((args, read)) if isinstance(t, torch.Tensor)]
         made = [t for t in tree_leaves(out) if isinstance(t, torch.Tensor)]
-        count = FLOPS.get(func.overloadpacket)
+        count = self._flops.get(func.overloadpacket)
         flops = count(*args, **(kwargs or {}), out_val=out) if count else 0
         reads, writes = [], []
         if not func.is_view:

@@ -19,6 +19,7 @@ from _measure import (
     Table,
     add_options,
     answer,
+    captured,
     clock,
     cloud,
     command,
@@ -43,6 +44,8 @@ COLUMNS = [
     ("forward, ms", "forward", ".2f"),
     ("and backward, ms", "both", ".2f"),
     ("times emkernel", "ratio", ".2f"),
+    ("captured, ms", "captured", ".2f"),
+    ("times emkernel", "captured_ratio", ".2f"),
     ("peak, MB", "resident", ".0f"),
     ("allocated, MB", "allocated", ".1f"),
     ("saved, MB", "saved", ".1f"),
@@ -53,11 +56,11 @@ COLUMNS = [
     ("error", "error", ".0e"),
 ]
 LEGEND = (
-    "Times are the fastest of several calls; memory is that of forward and backward beyond what was there before: peak "
-    "of the process, peak of what torch had allocated, and what is saved for the backward pass. GFLOP counts matrix "
-    "products, forward and backward. Numbers per edge: hidden activations, weights, entries of the kernel or (escnn) "
-    "of the sampled basis that meet the features of one edge. Error: relative, of equivariance under a rotation times "
-    "-1, in float32."
+    "Times are the fastest of several calls; captured are forward and backward as one CUDA graph, the time of the "
+    "device alone. Memory is that of forward and backward beyond what was there before: peak of the process, peak of "
+    "what torch had allocated, and what is saved for the backward pass. GFLOP counts matrix products, forward and "
+    "backward. Numbers per edge: hidden activations, weights, entries of the kernel or (escnn) of the sampled basis "
+    "that meet the features of one edge. Error: relative, of equivariance under a rotation times -1, in float32."
 )
 
 
@@ -98,8 +101,10 @@ def measure(name: str, case: dict, device: str, threads: int, seconds: float) ->
         raise RuntimeError(f"{name} is not equivariant: error {error:.1e}, without acting on x {control:.1e}")
     times = {"forward": 1e3 * clock(forward, device, seconds / 2), "both": 1e3 * clock(both, device, seconds)}
     count = operations(both)
+    alone = captured(both, device, seconds / 2)
     return {
         **times,
+        "captured": None if alone is None else 1e3 * alone,
         **used,
         "gflop": None if count is None else count / 1e9,
         "paths": layer.paths,
@@ -198,10 +203,11 @@ def main():
     sweeps = {key: [replace(standard, **{key: v}) for v in values[key]] for key in args.sweep}
     runs = Runs(args)
     compiled = [] if args.eager else [n for n in COMPILED if n.removesuffix(", compiled") in args.layers]
-    table = Table(COLUMNS, "Point convolutions of several libraries", machine(args))
+    columns = [c for c in COLUMNS if args.device != "cpu" or "captured" not in c[1]]
+    table = Table(columns, "Point convolutions of several libraries", machine(args))
     for case in dict.fromkeys([standard, *(case for varied in sweeps.values() for case in varied)]):
         table.head(describe(case))
-        reference = None
+        reference = alone = None
         for name in [*args.layers, *(compiled if case == standard else [])]:
             if (result := runs(name, case)) is None:
                 continue
@@ -209,6 +215,9 @@ def main():
             reference = reference or result.get("both")
             if "both" in result:
                 row["ratio"] = result["both"] / reference
+            alone = alone or result.get("captured")
+            if alone and result.get("captured"):
+                row["captured_ratio"] = result["captured"] / alone
             table.add(row)
     table.note(LEGEND)
     for library, why in runs.absent.items():
