@@ -131,6 +131,7 @@ def parser() -> argparse.ArgumentParser:
     machine.add_argument("--accelerator", default="auto", help="cpu, gpu, ... (default auto)")
     machine.add_argument("--devices", default="auto", help="how many, or which (default auto)")
     machine.add_argument("--precision", default="32-true", help="32-true, 64-true, bf16-mixed, ... (default 32-true)")
+    machine.add_argument("--compile", action="store_true", help="by torch.compile: takes a minute, pays on a GPU")
     machine.add_argument("--tensorboard", action="store_true", help="also write events for TensorBoard")
     _study_options(commands)
     for command in commands.choices.values():

@@ -166,6 +166,7 @@ def _train(args) -> int:
     )
     out = Path(args.out or f"runs/{args.task}-{group.name}")
     trainer = {"accelerator": args.accelerator, "devices": args.devices, "precision": args.precision}
+    trainer["compile"] = args.compile
     if args.tensorboard:
         trainer["logger"] = "tensorboard"
     if args.max_time:

@@ -40,7 +40,7 @@ def _lightning():
     return pl
 
 
-def _module(pl, group: MatrixGroup, config: RunConfig, network: nn.Module, scale: float, order, turns):
+def _module(pl, group: MatrixGroup, config: RunConfig, network: nn.Module, call, scale: float, order, turns):
     task = TASKS[config.task]
     errors = {task.metric: task.error, **task.others}
 
@@ -66,7 +66,7 @@ def _module(pl, group: MatrixGroup, config: RunConfig, network: nn.Module, scale
 
         def training_step(self, batch, index):
             batch = task.augment(batch, config, None)
-            loss = task.loss(self.network(batch), batch) / scale
+            loss = task.loss(call(batch), batch) / scale
             self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=False, batch_size=batch.num_graphs)
             self.add("loss_epoch", loss * batch.num_graphs, batch.num_graphs)
             return loss * order.weight(index)
@@ -77,7 +77,7 @@ def _module(pl, group: MatrixGroup, config: RunConfig, network: nn.Module, scale
         def validation_step(self, batch, index):
             number = turns.number(index)
             batch = task.augment(batch, config, 10_000 + (number or 0))
-            prediction = self.network(batch)
+            prediction = call(batch)
             if number is not None:
                 for name, error in errors.items():
                     self.add(name, *error(prediction, batch))
@@ -86,7 +86,8 @@ def _module(pl, group: MatrixGroup, config: RunConfig, network: nn.Module, scale
             self.log_means(errors)
 
         def configure_optimizers(self):
-            optimiser = torch.optim.AdamW(self.parameters(), config.lr, weight_decay=config.weight_decay)
+            fused = self.device.type == "cuda" or None  # a few launches instead of hundreds
+            optimiser = torch.optim.AdamW(self.parameters(), config.lr, weight_decay=config.weight_decay, fused=fused)
             steps = self.trainer.estimated_stepping_batches
             warm = max(1, min(100, steps // 20))
 
@@ -117,6 +118,7 @@ def train(
     *,
     resume: bool = False,
     progress: bool = True,
+    compile: bool = False,
     callbacks: tuple = (),
     **trainer,
 ) -> dict[str, Any]:
@@ -128,6 +130,7 @@ def train(
         out: folder of the run; made if needed.
         resume: continue from the last checkpoint in ``out``.
         progress: say on one line of a terminal how far the training is; nothing is printed where there is none.
+        compile: run the network through torch.compile, which takes a minute or two and pays on a GPU. Rounding differs.
         callbacks: further Lightning callbacks.
         **trainer: further arguments of Lightning's Trainer (accelerator, devices, precision, max_time, logger, ...);
             logger="tensorboard" writes its events to ``out``. With several devices the gradients are those of one, and
@@ -175,7 +178,8 @@ def train(
         torch.utils.data.DataLoader(part, None, sampler=sampler, collate_fn=as_is, generator=torch.Generator())
         for part, sampler in ((training, order), (data["val"], turns))
     ]
-    module = _module(pl, group, config, network, task.scale(config, training), order, turns)
+    call = torch.compile(network, dynamic=True) if compile else network
+    module = _module(pl, group, config, network, call, task.scale(config, training), order, turns)
     kept = keeper(pl, out, task.metric, task.others, task.higher, config.patience)
     watch = [kept, *callbacks]
     if config.average:
