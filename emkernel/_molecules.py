@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from ._arguments import whole
 from ._blocks import SteerableBlock, batch_field, choose_attributes, harmonic_rep
 from .batch import GraphBatch
 from .graph import radius_graph
@@ -36,10 +37,10 @@ class MoleculeNet(EquivariantModule):
 
     Args:
         group: a subgroup of O(3).
-        target: "dipole" reads off |Σ_i q_i x_i + v_i| with charges q of sum zero and atomic vectors v, the
-            magnitude of the dipole moment in debye (q in D/Å, v in D); "extent" Σ_i q_i |x_i - c|², the electronic
-            spatial extent, with c the centre of the atoms, each element with a learned weight; "sum" and "mean" pool
-            an atomic invariant.
+        target: "dipole" reads off (Σ_k |d_k|² / K)^½, d_k = Σ_i q_ik x_i + v_ik with charges q of sum zero and atomic
+            vectors v, the magnitude of the dipole moment in debye (q in D/Å, v in D); "extent" Σ_i q_i |x_i - c|², the
+            electronic spatial extent, with c the centre of the atoms, each element with a learned weight; "sum" and
+            "mean" pool an atomic invariant.
         atoms: number of atom classes; ``batch.x["z"]`` holds the class of each atom.
         bonds: number of bond classes in ``batch.edge_attr["bond"]``.
         radius: join atoms closer than this (Å) instead of bonded ones; bonded pairs keep their class.
@@ -47,6 +48,8 @@ class MoleculeNet(EquivariantModule):
             of the two atoms (figure 4 of the paper); by default both, and none where kernel="fixed".
         channels, degree, layers: size of the network; degree of the polynomials and highest irreducible kept.
         neighbours: typical number of them; by default 2, with a radius 12.
+        dipoles: the number K. With one alone a sign that is learned wrongly for a part of a molecule stays wrong: its
+            length, which is right, would have to pass through zero. Of several the part turns at constant length.
         shift, scale: typical value and size of the target: the output is shift + scale · prediction, for "sum" that of
             each atom, with a shift for each element or one for all; a dipole and an extent have no shift.
         **kernel: further arguments of the layers and their kernels (nonlinearity, kernel, width, hidden, ...).
@@ -55,7 +58,7 @@ class MoleculeNet(EquivariantModule):
         GraphBatch of molecules -> (num_graphs,)
 
     Raises:
-        ValueError: an unknown target.
+        ValueError: an unknown target, or no dipole.
 
     Example:
         >>> bond = {"bond": torch.tensor([1, 1, 1, 1])}  # water: O, H, H, joined by single bonds
@@ -80,6 +83,7 @@ class MoleculeNet(EquivariantModule):
         degree: int = 1,
         layers: int = 4,
         neighbours: float | None = None,
+        dipoles: int = 4,
         shift: float | Sequence[float] = 0.0,
         scale: float = 1.0,
         **kernel,
@@ -87,6 +91,7 @@ class MoleculeNet(EquivariantModule):
         super().__init__()
         if target not in ("dipole", "extent", "sum", "mean"):
             raise ValueError(f"target must be 'dipole', 'extent', 'sum' or 'mean', got {target!r}")
+        read = whole(dipoles, "dipoles") if target == "dipole" else 1
         self.group, self.target, self.atoms, self.bonds, self.radius = group, target, atoms, bonds, radius
         rep = harmonic_rep(group, channels, degree)
         known = {"bonds": bonds * Scalar, "atoms": 2 * atoms * Scalar}
@@ -111,9 +116,9 @@ class MoleculeNet(EquivariantModule):
         self.head = nn.Sequential(
             Linear(rep, (channels * Scalar)(group)),
             nn.SiLU(),
-            Linear((channels * Scalar)(group), Scalar(group)),
+            Linear((channels * Scalar)(group), (read * Scalar)(group)),
         )
-        self.vector = Linear(rep, V(group)) if target == "dipole" else None
+        self.vector = Linear(rep, (read * V)(group)) if target == "dipole" else None
         self.weight = nn.Embedding.from_pretrained(torch.zeros(atoms, 1), freeze=False) if target == "extent" else None
         shift = torch.as_tensor(shift, dtype=torch.get_default_dtype())
         self.register_buffer("shift", shift.expand(atoms).clone() if target == "sum" else shift)
@@ -169,4 +174,5 @@ class MoleculeNet(EquivariantModule):
         if self.target == "mean":
             return pool(q, "mean")[:, 0] * self.scale + self.shift
         q = q - pool(q, "mean")[batch.batch]
-        return torch.linalg.vector_norm(pool(q * pos + self.vector(x)), dim=1) * self.scale
+        moment = (q[:, :, None] * pos[:, None]).flatten(1) + self.vector(x)
+        return torch.linalg.vector_norm(pool(moment), dim=1) * (self.scale / q.shape[1] ** 0.5)
