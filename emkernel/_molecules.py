@@ -97,7 +97,7 @@ class MoleculeNet(EquivariantModule):
         known = {"bonds": bonds * Scalar, "atoms": 2 * atoms * Scalar}
         self.attributes, self.edge_rep = choose_attributes(group, known, attributes, kernel)
         # lengths of bonds differ by little and mean much
-        start = {"spread": 1.0} if kernel.get("kernel", "implicit") == "implicit" else {}
+        start = {"spread": 1.0, "radial": 16} if kernel.get("kernel", "implicit") == "implicit" else {}
         kernel = {"cutoff": radius or 2.0, "degree": max(degree, 1)} | start | kernel
         self.embed = Linear((atoms * Scalar)(group), rep)
         self.blocks = nn.ModuleList(
