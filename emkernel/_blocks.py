@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import nn
 
+from .batch import GraphBatch
 from .matrix_group import MatrixGroup
 from .nn import BatchNorm, Gate, Linear, PointConv
 from .nn._module import EquivariantModule, check_rep
@@ -16,7 +17,7 @@ from .rep import Rep
 from .solver.irreps import irrep_table
 from .solver.polynomials import polynomials
 
-__all__ = ["SteerableBlock", "choose_attributes", "harmonic_rep"]
+__all__ = ["SteerableBlock", "batch_field", "choose_attributes", "harmonic_rep"]
 
 
 def harmonic_rep(group: MatrixGroup, channels: int, degree: int) -> Rep:
@@ -54,6 +55,17 @@ def choose_attributes(
         raise ValueError(f"a fixed kernel sees no attributes, got {tuple(chosen)}: pass none, or kernel='implicit'")
     names = tuple(name for name in known if name in chosen)
     return names, sum((known[name] for name in names[1:]), known[names[0]])(group) if names else None
+
+
+def batch_field(batch: GraphBatch, name: str, width: int | None = None) -> torch.Tensor:
+    """``batch.x[name]``: (N, width), or (N,) classes."""
+    if not isinstance(batch, GraphBatch):
+        raise TypeError(f"expected a GraphBatch, got {type(batch).__name__}")
+    x, shape = batch.x.get(name), (batch.pos.shape[0], *(() if width is None else (width,)))
+    if not isinstance(x, torch.Tensor) or x.shape != shape:
+        given = tuple(x.shape) if isinstance(x, torch.Tensor) else f"nothing, among {sorted(batch.x)}"
+        raise ValueError(f"x[{name!r}] of the batch is {given}, expected {shape}")
+    return x
 
 
 class SteerableBlock(EquivariantModule):

@@ -153,10 +153,10 @@ def groups(request: Request) -> Study:
 
 IMPLICIT_MOLECULES = {"width": 6, "radial": 16}
 FIXED_MOLECULES = {"kernel": "fixed", "rings": 9}
-FIXED_RATE = 4.0  # the fixed basis learns best at a higher rate
+FIXED_RATE = 2.0  # the fixed basis learns best at a higher rate
 MOLECULES = {
-    "quick": {"epochs": 2, "n_train": 500, "lr": 5e-3, "model": {"channels": 12, "layers": 2}},
-    "small": {"epochs": 8, "n_train": 4000, "lr": 5e-3, "model": {"channels": 13, "layers": 3}},
+    "quick": {"epochs": 2, "n_train": 500, "lr": 1e-2, "model": {"channels": 12, "layers": 2}},
+    "small": {"epochs": 8, "n_train": 4000, "lr": 1e-2, "model": {"channels": 13, "layers": 3}},
     "full": {"epochs": 100, "model": {"channels": 48, "layers": 6}},
 }
 
