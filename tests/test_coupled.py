@@ -190,11 +190,11 @@ def compile(kernel, types, constants, warps):
     print(kernel.fn.__name__, done.metadata.shared)
 
 for dtype, wide, ACC in (("fp32", "fp32", float32), ("bf16", "fp32", float32), ("fp64", "fp64", float64)):
-    types = {n: "*" + dtype for n in ("M", "f", "g", "S")} | {n: "*i64" for n in ("source", "spans")}
-    types |= {n: "*" + wide for n in ("partial", "out", "out_M", "out_f", "out_g")}
-    types |= {n: "*i32" for n in ("sets", "parts", "groups", "entries")}
+    types = {n: "*" + dtype for n in ("M", "f", "g", "S", "out")} | {n: "*i64" for n in ("source", "spans")}
+    types |= {n: "*" + wide for n in ("partial", "out_M", "out_f", "out_g")}
+    types |= {n: "*i32" for n in ("table", "parts", "groups", "entries")}
     tile = dict(ACC=ACC, BLOCK_U=16, BLOCK_M=16, BLOCK_E=kernels.BLOCK_E)
-    compile(kernels._sum_kernel, types, tile | dict(BLOCK_K=8), 1)
+    compile(kernels._sum_kernel, types, tile | dict(COLUMNS=13), 1)
     compile(kernels._grad_kernel, types, tile | dict(BLOCK_K=8), 4)
 """
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import emkernel as ek
-from emkernel import Scalar, V, groups, nn
+from emkernel import groups, nn
+from emkernel import Scalar, V
 from emkernel.models import MoleculeNet, ParticleNet, ShapeNet
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
@@ -45,9 +46,7 @@ def systems(dtype=torch.float64):
     pairs = torch.tensor([(j, i) for i in range(5) for j in range(5) if i != j]).T
     edges = (pairs[:, None] + 5 * torch.arange(8)[:, None]).reshape(2, -1)
     x = {"vel": randn(40, 3, seed=4, dtype=dtype), "charge": randn(40, 1, seed=5, dtype=dtype).sign()}
-    return ek.GraphBatch(
-        randn(40, 3, seed=6, dtype=dtype), torch.arange(8).repeat_interleave(5), 8, x, None, edges
-    )
+    return ek.GraphBatch(randn(40, 3, seed=6, dtype=dtype), torch.arange(8).repeat_interleave(5), 8, x, None, edges)
 
 
 SMALL_SHAPES = {"channels": (4, 4), "points": (32, 12), "neighbours": (8, 8), "cutoffs": (1.0, 2.0)}
@@ -73,9 +72,7 @@ def network(request):
 def gradients(net, batch):
     out = net(batch)
     weights = [p for p in net.parameters() if p.requires_grad]
-    loss = (
-        out * torch.linspace(1, 2, out.numel(), dtype=out.dtype, device=out.device).reshape(out.shape)
-    ).sum()
+    loss = (out * torch.linspace(1, 2, out.numel(), dtype=out.dtype, device=out.device).reshape(out.shape)).sum()
     grads = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
     return [out.detach().cpu(), *(g.cpu() for g in grads)]
 
@@ -123,16 +120,12 @@ def test_a_checkpoint_moves(network, tmp_path):
 
 
 LAYERS = {
-    "Lorentz": lambda: nn.PointConv(
-        (2 * Scalar + V)(groups.SO13()), (Scalar + 2 * V)(groups.SO13()), degree=2
-    ),
+    "Lorentz": lambda: nn.PointConv((2 * Scalar + V)(groups.SO13()), (Scalar + 2 * V)(groups.SO13()), degree=2),
     "fixed": lambda: nn.PointConv((2 * Scalar + V)(groups.O(3)), (Scalar + V)(groups.O(3)), kernel="fixed"),
     "octahedral": lambda: nn.PointConv(
         (2 * Scalar + V)(groups.Oh()), (Scalar + V * V)(groups.Oh()), V(groups.Oh()), degree=2
     ),
-    "enveloped": lambda: nn.PointConv(
-        (2 * Scalar + V)(groups.O(3)), (Scalar + V)(groups.O(3)), envelope=True
-    ),
+    "enveloped": lambda: nn.PointConv((2 * Scalar + V)(groups.O(3)), (Scalar + V)(groups.O(3)), envelope=True),
 }
 
 
@@ -178,10 +171,7 @@ def test_a_compiled_network_gives_the_same(network):
 def test_no_call_waits_for_the_device(name):
     g = groups.O(3) if name == "O3" else groups.SO13()
     conv = nn.PointConv((2 * Scalar + V)(g), (Scalar + V)(g), degree=2).cuda()
-    x, pos = (
-        randn(60, conv.rep_in.size, dtype=torch.float32).cuda(),
-        randn(60, g.d, dtype=torch.float32).cuda(),
-    )
+    x, pos = randn(60, conv.rep_in.size, dtype=torch.float32).cuda(), randn(60, g.d, dtype=torch.float32).cuda()
     edges = torch.from_numpy(np.random.default_rng(0).integers(0, 60, (2, 300))).cuda()
 
     def step():
@@ -197,10 +187,7 @@ def test_no_call_waits_for_the_device(name):
 
 def test_two_runs_agree_to_the_last_bit():
     conv = nn.PointConv((2 * Scalar + V)(groups.O(3)), (Scalar + V)(groups.O(3)), degree=2).cuda()
-    x, pos = (
-        randn(200, conv.rep_in.size, dtype=torch.float32).cuda(),
-        randn(200, 3, dtype=torch.float32).cuda(),
-    )
+    x, pos = randn(200, conv.rep_in.size, dtype=torch.float32).cuda(), randn(200, 3, dtype=torch.float32).cuda()
     edges = torch.from_numpy(np.random.default_rng(0).integers(0, 200, (2, 3000))).cuda()
     torch.use_deterministic_algorithms(True)
     try:

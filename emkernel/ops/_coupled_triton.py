@@ -22,94 +22,58 @@ BLOCK_E = 16
 
 
 @triton.jit
-def _sum_part(
-    M, f, g, source, part, chosen, groups, entries, partial, out, i, span, nodes, chunks, R, Q, G,
-    ACC: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_U: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_E: tl.constexpr,
-):  # fmt: skip
-    begin = tl.load(span + 1)
-    end = tl.load(span + 2)
-    first_chunk = tl.load(span + 3)
-    last_chunk = tl.load(span + 4)
-    at_f = tl.load(part)
-    stride_k = tl.load(part + 1)
-    size = tl.load(part + 2)
-    copies = tl.load(part + 3)
-    group = groups + 4 * tl.load(chosen + 1)
-    fields = tl.load(chosen + 2)
-    width = tl.load(group + 1)
-    first = tl.load(group + 2)
-    rows = tl.load(group + 3) - first
-    k = tl.arange(0, BLOCK_K)
-    u = tl.arange(0, BLOCK_U)
-    m = tl.arange(0, BLOCK_M)
-    kept = (u < width)[:, None] & (m < copies)[None, :]
-    # once at least, to write the zeros of a target without edges
-    for at in range(begin, tl.maximum(end, begin + 1), BLOCK_E):
-        e = at + tl.arange(0, BLOCK_E).to(tl.int64)
-        live = e < end
-        j = tl.load(source + e, mask=live, other=0)
-        features = (k[:, None] * stride_k + m[None, :])[None, :, :]
-        inside = live[:, None, None] & ((k < size)[:, None] & (m < copies)[None, :])[None, :, :]
-        x = tl.load(f + (j * Q + at_f)[:, None, None] + features, mask=inside, other=0.0).to(ACC)
-        for n in range(rows):
-            acc = tl.zeros((BLOCK_U, BLOCK_M), dtype=ACC)
-            for s in range(fields):
-                at_g = tl.load(group + 4 * s)
-                entry = entries + 5 * (tl.load(group + 4 * s + 2) + n)
-                at_M = tl.load(entry)
-                component = tl.load(entry + 1)
-                # else the coupling is the identity, and there is no M
-                coupled = (live & (at_M + 0 * e >= 0))[:, None] & (k < size)[None, :]
-                w = tl.load(M + (e * R + at_M)[:, None] + k[None, :], mask=coupled, other=0.0).to(ACC)
-                w += ((k == component) & (at_M + 0 * k < 0))[None, :].to(ACC)
-                t = tl.sum(w[:, :, None] * x, axis=1)
-                gates = tl.load(
-                    g + (e * G + at_g)[None, :] + u[:, None],
-                    mask=live[None, :] & (u < width)[:, None],
-                    other=0.0,
-                )
-                acc = _multiply_add(gates, t.to(gates.dtype), acc)
-            entry = entries + 5 * (first + n)
-            base = tl.load(entry + 2).to(tl.int64)
-            row = tl.load(entry + 3)
-            place = tl.load(entry + 4) + u[:, None] * stride_k + m[None, :]
-            if at > begin:
-                tl.debug_barrier()
-                acc += tl.load(out + base * nodes + i * row + place, mask=kept, other=0.0)
-            if at + BLOCK_E >= end:
-                for c in range(first_chunk, last_chunk):
-                    acc += tl.load(partial + base * chunks + c * row + place, mask=kept, other=0.0)
-            tl.store(out + base * nodes + i * row + place, acc, mask=kept)
-
-
-@triton.jit
 def _sum_kernel(
-    M, f, g, source, spans, sets, parts, groups, entries, partial, out, nodes, chunks, tiles, R, Q, G,
-    ACC: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_U: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_E: tl.constexpr,
+    M, f, g, source, spans, table, partial, out, nodes, chunks, tiles, R, Q, G,
+    ACC: tl.constexpr, COLUMNS: tl.constexpr, BLOCK_U: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_E: tl.constexpr,
 ):  # fmt: skip
     """out[i, q] = Σ_{e in span i} Σ_s g_e^s ⊗ (M_e^{sq} f_{source(e)}) + Σ of the partial sums of its chunks."""
     i = (tl.program_id(0) // tiles).to(tl.int64)
-    span = spans + 5 * i
-    if tl.load(span) >= 0:
-        chosen = sets + 3 * (tl.program_id(0) % tiles)
-        part = parts + 7 * tl.load(chosen)
-        size = tl.load(part + 2)
-        # tiles that are not mostly padding
-        if size == 1:
-            _sum_part(
-                M, f, g, source, part, chosen, groups, entries, partial, out, i, span, nodes, chunks, R, Q, G,
-                ACC, 1, BLOCK_U, BLOCK_M, BLOCK_E,
-            )  # fmt: skip
-        elif size <= 4 and BLOCK_K > 4:
-            _sum_part(
-                M, f, g, source, part, chosen, groups, entries, partial, out, i, span, nodes, chunks, R, Q, G,
-                ACC, 4, BLOCK_U, BLOCK_M, BLOCK_E,
-            )  # fmt: skip
-        else:
-            _sum_part(
-                M, f, g, source, part, chosen, groups, entries, partial, out, i, span, nodes, chunks, R, Q, G,
-                ACC, BLOCK_K, BLOCK_U, BLOCK_M, BLOCK_E,
-            )  # fmt: skip
+    entry = table + (tl.program_id(0) % tiles) * COLUMNS
+    if tl.load(spans + 5 * i) >= 0:
+        begin = tl.load(spans + 5 * i + 1)
+        end = tl.load(spans + 5 * i + 2)
+        at_f = tl.load(entry)
+        stride_k = tl.load(entry + 1)
+        first_k = tl.load(entry + 2)
+        last_k = tl.load(entry + 3)
+        copies = tl.load(entry + 4)
+        at_M = tl.load(entry + 5)
+        stride_s = tl.load(entry + 6)
+        at_g = tl.load(entry + 7)
+        width = tl.load(entry + 8)
+        fields = tl.load(entry + 9)
+        base = tl.load(entry + 10).to(tl.int64)
+        row = tl.load(entry + 11)
+        column = tl.load(entry + 12)
+        u = tl.arange(0, BLOCK_U)
+        m = tl.arange(0, BLOCK_M)
+        acc = tl.zeros((BLOCK_U, BLOCK_M), dtype=ACC)
+        for at in range(begin, end, BLOCK_E):
+            e = at + tl.arange(0, BLOCK_E).to(tl.int64)
+            live = e < end
+            coupled = live & (at_M + 0 * e >= 0)  # else the coupling is the identity, and there is no M
+            j = tl.load(source + e, mask=live, other=0)
+            for s in range(0, fields):
+                t = tl.zeros((BLOCK_E, BLOCK_M), dtype=ACC)
+                for k in range(first_k, last_k):
+                    w = tl.load(M + e * R + at_M + s * stride_s + k, mask=coupled, other=1.0)
+                    x = tl.load(
+                        f + j[:, None] * Q + at_f + k * stride_k + m[None, :],
+                        mask=live[:, None] & (m < copies)[None, :], other=0.0,
+                    )  # fmt: skip
+                    t += w[:, None].to(ACC) * x.to(ACC)
+                gates = tl.load(
+                    g + e[None, :] * G + at_g + s * width + u[:, None],
+                    mask=live[None, :] & (u < width)[:, None], other=0.0,
+                )  # fmt: skip
+                acc = _multiply_add(gates, t.to(gates.dtype), acc)
+        inside = (u < width)[:, None] & (m < copies)[None, :]
+        place = column + u[:, None] * stride_k + m[None, :]
+        first = tl.load(spans + 5 * i + 3)
+        last = tl.load(spans + 5 * i + 4)
+        for c in range(first, last):
+            acc += tl.load(partial + base * chunks + c * row + place, mask=inside, other=0.0)
+        tl.store(out + base * nodes + i * row + place, acc.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -232,25 +196,38 @@ _SUM = _Tuned(_sum_kernel, 1, 2, 4)
 _GRAD = _Tuned(_grad_kernel, 4, 1, 2, 8)
 
 
-def coupled_sum(M, f, g, sets, parts, groups, entries, source, rows, chunks, total, blocks) -> torch.Tensor:
+def coupled_sum(M, f, g, table, source, rows, chunks, total, blocks) -> torch.Tensor:
     """(E, R), (num_sources, Q), (E, G) -> (num_targets · total,)."""
-    (n, c), tiles, (dtype, ACC) = (rows.shape[0], chunks.shape[0]), sets.shape[0], _accumulator(f.dtype)
-    # half precisions are added up before they are rounded
-    partial, out = (f.new_empty(many * total, dtype=dtype) for many in (c, n))
+    (n, c), dtype, ACC = (rows.shape[0], chunks.shape[0]), *_accumulator(f.dtype)
+    partial, out = f.new_empty(c * total, dtype=dtype), f.new_empty(n * total)
+    tiles, columns = table.shape
     constants = {
         "ACC": ACC,
-        "BLOCK_K": blocks[0],
+        "COLUMNS": columns,
         "BLOCK_U": blocks[1],
         "BLOCK_M": blocks[2],
         "BLOCK_E": BLOCK_E,
     }
     for spans, result, many in ((chunks, partial, c), (rows, out, n)):
-        args = (M, f, g, source, spans, sets, parts, groups, entries, partial, result, many, c, tiles)
-        # few places of the table of chunks are in use: what is fastest there says nothing
-        _SUM.run(
-            many * tiles, result, *args, M.shape[1], f.shape[1], g.shape[1], tune=spans is rows, **constants
+        args = (
+            M,
+            f,
+            g,
+            source,
+            spans,
+            table,
+            partial,
+            result,
+            many,
+            c,
+            tiles,
+            M.shape[1],
+            f.shape[1],
+            g.shape[1],
         )
-    return out.to(f.dtype)
+        # few places of the table of chunks are in use: what is fastest there says nothing
+        _SUM.run(many * tiles, result, *args, tune=spans is rows, **constants)
+    return out
 
 
 def coupled_grad(S, M, f, g, parts, groups, entries, source, rows, chunks, blocks, layers):

@@ -1,13 +1,13 @@
 """The convolution with its couplings on the edges, on a GPU: one kernel for all pairs of irreducibles.
 
-With h_e^a = (Y_e^a w) · g_e, fields Y of an irreducible that are mixed to channels and gated, "message" order reads
+With h_e^a = (Y_e^a w) · g_e, fields Y of the irreducible a that are mixed to channels and gated, the order "message" reads
 
     S_i^p = Σ_e Σ_s (w^s g_e) ⊗ (M_e^{p,s} f_{j(e)}^b),    M_e^{p,s} = C_p Y_e^{a,s},    y_i^c = Σ_p W_p S_i^p.
 
 M, a few numbers of each edge for all channels, is one product of Y with constants; S of all pairs is one Triton kernel,
-which reads from tables where the numbers of each pair stand; y^c is one product for each output irreducible. The sum
-is linear in M, f and g each: it and its derivative, a second kernel, give the derivatives of any order. M and S are not
-kept: the backward pass computes them again.
+which reads from a table where the numbers of each pair stand; y^c is one product for each output irreducible. The sum is
+linear in M, f and g each: it and its derivative, a second kernel, give the derivatives of any order. M and S are not kept:
+the backward pass computes them again.
 """
 
 from __future__ import annotations
@@ -84,11 +84,8 @@ def plan(
         inputs, outputs: (d, m) of each input, and of each output irreducible.
 
     Returns:
-        The plan, and the constants (values of Y, values of M) with the tables of its kernels: of sets, each a pair on a
-            tile of channels (part, first group, groups); of parts, each a tile of channels of an input irreducible
-            (place in f, its stride, d_b, channels, first and last group, which tile); of groups, each the gates of a
-            field that meet a part (place in g, width, first and last entry); and of entries, each a row of S that these
-            make (place in M, component of the identity, place in S).
+        The plan, and the constants (values of Y, values of M) with the tables of tiles of S, of parts of the
+        derivative, of the gates that meet each, and of the rows of S that these make.
     """
     copies, known = [m for _, m in inputs], list(zip(pairs, couplings))
     hidden, at_g, at_y, gates, values = [], {}, {}, 0, 0
@@ -130,14 +127,16 @@ def plan(
     def place(c: int, component: int, column: int, m: int) -> list[int]:
         return [places[c], outputs[c][0] * columns[c], component * columns[c] + column + m]
 
-    sets, parts, groups, entries = [], [], [], []
+    sums, parts, groups, entries = [], [], [], []
     for b, (d, m) in enumerate(inputs):
         mine = [x for x in placed if x[0].b == b]
         for layer, first in enumerate(range(0, m, tile) if mine else ()):
             part, left = len(groups), min(tile, m - first)
             for pair, (q, *_), at_M, where in ((p, C.shape, at, w) for p, C, at, w in mine):
                 u, s = widths[pair.a], 1 if at_M is None else fields[pair.a]
-                sets.append([len(parts), len(groups), s])
+                for n, row in enumerate(where):
+                    of_M = [n, n + 1, left, -1, 0] if at_M is None else [0, d, left, at_M + n * d, q * d]
+                    sums.append([at_f[b] + first, m, *of_M, at_g[pair.a], u, s, *place(*row, first)])
                 for t in range(s):
                     at = len(entries)
                     for n, row in enumerate(where):
@@ -149,7 +148,7 @@ def plan(
     tables = [torch.cat(constants, 1) if constants else like.new_zeros(0, 0)]
     tables += [
         torch.tensor(t, dtype=torch.int32, device="cpu").to(like.device)
-        for t in (sets, parts, groups, entries)
+        for t in (sums, parts, groups, entries)
     ]
     layers = max(-(-m // tile) for m in copies)
     found = Plan(
@@ -258,7 +257,7 @@ def _coupled_sum(
     """S of all targets one after another, for each output irreducible."""
     (source, _, rows, chunks, *_), (total, *blocks, _) = graph, sizes
     M, f, g = M.contiguous(), f.contiguous(), g.contiguous()
-    return _kernels_of_coupling().coupled_sum(M, f, g, *tables, source, rows, chunks, total, blocks)
+    return _kernels_of_coupling().coupled_sum(M, f, g, tables[0], source, rows, chunks, total, blocks)
 
 
 @torch.library.custom_op(
@@ -310,18 +309,15 @@ def _sum_backward(ctx, grad):
 
 
 def _grad_backward(ctx, *along):
-    """Of Σ_x <along_x, ∂L/∂x> with L = <S, coupled_sum(M, f, g)>.
-
-    L is linear in S, f and g, and in M but for the pairs whose coupling is the identity, which have no M: these are
-    what is left where M = 0.
-    """
+    """Of Σ_x <along_x, ∂L/∂x> with L = <S, coupled_sum(M, f, g)>, linear in S, f and g, and in M but for the pairs whose
+    coupling is the identity, which have no M: these are what is left where M = 0."""
     (S, *given), rest = _recall(ctx)
     out = [torch.zeros_like(x) for x in (S, *given)]
     for n, x in enumerate(along):
         if x is None:
             continue
-        for sign, other in ((1, x), (-1, torch.zeros_like(x)))[: 2 if n == 0 else 1]:
-            changed = [other if k == n else y for k, y in enumerate(given)]
+        for sign, x in ((1, x), (-1, torch.zeros_like(x)))[: 2 if n == 0 else 1]:
+            changed = [x if k == n else y for k, y in enumerate(given)]
             out[0] = out[0] + sign * _coupled_sum(*changed, *rest)
             for k, y in enumerate(_coupled_grad(S, *changed, *rest)):
                 if k != n:
