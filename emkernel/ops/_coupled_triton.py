@@ -53,7 +53,7 @@ def _sum_kernel(
             live = e < end
             coupled = live & (at_M + 0 * e >= 0)  # else the coupling is the identity, and there is no M
             j = tl.load(source + e, mask=live, other=0)
-            for s in range(0, fields):
+            for s in range(fields):
                 t = tl.zeros((BLOCK_E, BLOCK_M), dtype=ACC)
                 for k in range(first_k, last_k):
                     w = tl.load(M + e * R + at_M + s * stride_s + k, mask=coupled, other=1.0)
@@ -170,17 +170,16 @@ def _grad_kernel(
 
 
 class _Tuned:
-    """A kernel with the number of warps that is fastest, or a fixed one where timing is not wanted."""
+    """A kernel with the number of warps, and of registers, that is fastest, or the first where timing is not wanted."""
 
-    def __init__(self, kernel, *warps: int):
-        self.kernel, self.warps = kernel, warps
+    def __init__(self, kernel, *choices: tuple[int, int | None]):
+        self.kernel, self.choices = kernel, choices
 
     @cached_property
     def tuned(self):
         # made at its first use, as some versions of Triton ask here for a GPU
-        return triton.autotune([triton.Config({}, num_warps=w) for w in self.warps], key=["R", "Q", "G"])(
-            self.kernel
-        )
+        configs = [triton.Config({}, num_warps=warps, maxnreg=registers) for warps, registers in self.choices]
+        return triton.autotune(configs, key=["R", "Q", "G"])(self.kernel)
 
     def run(self, programs: int, out: torch.Tensor, *args, tune: bool, **constants) -> None:
         if programs == 0:
@@ -189,11 +188,12 @@ class _Tuned:
             if tune and out.is_cuda and not torch.are_deterministic_algorithms_enabled():
                 self.tuned[(programs,)](*args, **constants)
             else:
-                self.kernel[(programs,)](*args, **constants, num_warps=self.warps[0])
+                self.kernel[(programs,)](*args, **constants, num_warps=self.choices[0][0])
 
 
-_SUM = _Tuned(_sum_kernel, 1, 2, 4)
-_GRAD = _Tuned(_grad_kernel, 4, 1, 2, 8)
+# with fewer registers more programs run at once, and hide what each waits for
+_SUM = _Tuned(_sum_kernel, (2, None), (1, None), (1, 64), (1, 96), (2, 64), (4, 64), (4, None))
+_GRAD = _Tuned(_grad_kernel, (4, None), (1, None), (2, None), (2, 128), (4, 80), (4, 128), (8, 64), (8, None))
 
 
 def coupled_sum(M, f, g, table, source, rows, chunks, total, blocks) -> torch.Tensor:

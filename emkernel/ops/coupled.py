@@ -1,13 +1,13 @@
 """The convolution with its couplings on the edges, on a GPU: one kernel for all pairs of irreducibles.
 
-With h_e^a = (Y_e^a w) · g_e, fields Y of the irreducible a that are mixed to channels and gated, the order "message" reads
+With h_e^a = (Y_e^a w) · g_e, fields Y of an irreducible that are mixed to channels and gated, "message" order reads
 
     S_i^p = Σ_e Σ_s (w^s g_e) ⊗ (M_e^{p,s} f_{j(e)}^b),    M_e^{p,s} = C_p Y_e^{a,s},    y_i^c = Σ_p W_p S_i^p.
 
 M, a few numbers of each edge for all channels, is one product of Y with constants; S of all pairs is one Triton kernel,
-which reads from a table where the numbers of each pair stand; y^c is one product for each output irreducible. The sum is
-linear in M, f and g each: it and its derivative, a second kernel, give the derivatives of any order. M and S are not kept:
-the backward pass computes them again.
+which reads from tables where the numbers of each pair stand; y^c is one product for each output irreducible. The sum
+is linear in M, f and g each: it and its derivative, a second kernel, give the derivatives of any order. M and S are not
+kept: the backward pass computes them again.
 """
 
 from __future__ import annotations
@@ -309,15 +309,18 @@ def _sum_backward(ctx, grad):
 
 
 def _grad_backward(ctx, *along):
-    """Of Σ_x <along_x, ∂L/∂x> with L = <S, coupled_sum(M, f, g)>, linear in S, f and g, and in M but for the pairs whose
-    coupling is the identity, which have no M: these are what is left where M = 0."""
+    """Of Σ_x <along_x, ∂L/∂x> with L = <S, coupled_sum(M, f, g)>.
+
+    L is linear in S, f and g, and in M but for the pairs whose coupling is the identity, which have no M: these are
+    what is left where M = 0.
+    """
     (S, *given), rest = _recall(ctx)
     out = [torch.zeros_like(x) for x in (S, *given)]
     for n, x in enumerate(along):
         if x is None:
             continue
-        for sign, x in ((1, x), (-1, torch.zeros_like(x)))[: 2 if n == 0 else 1]:
-            changed = [x if k == n else y for k, y in enumerate(given)]
+        for sign, other in ((1, x), (-1, torch.zeros_like(x)))[: 2 if n == 0 else 1]:
+            changed = [other if k == n else y for k, y in enumerate(given)]
             out[0] = out[0] + sign * _coupled_sum(*changed, *rest)
             for k, y in enumerate(_coupled_grad(S, *changed, *rest)):
                 if k != n:

@@ -63,8 +63,8 @@ class Neighbours:
             check: check that indices are in range; by default only on the CPU (on a GPU it synchronises).
             grouped: group the targets by degree, for which their numbers are read back; by default only on the CPU,
                 and not inside ``torch.compile``.
-            ordered: the edges are sorted by target, as :func:`emkernel.knn_graph` and :func:`emkernel.radius_graph` give
-                them, so that a GPU, which does not look, need not sort them again.
+            ordered: the edges are sorted by target, as :func:`emkernel.knn_graph` and :func:`emkernel.radius_graph`
+                give them, so that a GPU, which does not look, need not sort them again.
 
         Raises:
             ValueError: wrong shape or dtype.
