@@ -7,8 +7,7 @@ import pytest
 import torch
 
 import emkernel as ek
-from emkernel import groups, nn
-from emkernel import Scalar, V
+from emkernel import Scalar, V, groups, nn
 from emkernel.models import MoleculeNet, ParticleNet, ShapeNet
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 import emkernel as ek
-
 from emkernel._search import Points, dense_knn, dense_radius, tree_knn, tree_radius
 from emkernel.graph import interval_graph, knn_graph, radius_graph, random_subset
 
