@@ -370,7 +370,8 @@ def test_the_state_is_that_of_a_point_convolution_and_precision_comes_back():
     layer = conv("D6", 3, spacing=0.1 * HEXAGONAL, padding="same")
     x = images(layer, 5, 5)
     y = layer(x)
-    point = PointConv(layer.rep_in, layer.rep_out, cutoff=layer.kernel.embed.cutoff, envelope=True, **SMALL)
+    same = {"cutoff": layer.kernel.embed.cutoff, "neighbours": layer.neighbours, "envelope": True}
+    point = PointConv(layer.rep_in, layer.rep_out, **same, **SMALL)
     assert layer.state_dict().keys() == point.state_dict().keys()
     point.double().load_state_dict(layer.state_dict())
     other = conv("D6", 3, spacing=0.1 * HEXAGONAL, padding="same")

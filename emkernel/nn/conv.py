@@ -113,6 +113,9 @@ class PointConv(EquivariantModule):
         self.rep_in, self.rep_out, self.edge_rep = rep_in, rep_out, edge_rep
         self._scale = 1 / math.sqrt(neighbours) if aggr == "sum" else 1.0
         self.contraction, self.chunk, self.aggr, self.backend = contraction, chunk, aggr, backend
+        self._setting("aggr", aggr)
+        if aggr == "sum":
+            self._setting("neighbours", neighbours)
         self.kernel = kernel_class(kernel)(rep_in, rep_out, edge_rep, **options)
         if self.kernel.embed.envelope and aggr != "sum":
             raise ValueError(

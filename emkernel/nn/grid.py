@@ -138,6 +138,8 @@ class GridConv(EquivariantModule):
         self.steps = steps[kept]
         typical = falloff(torch.as_tensor(s[kept], device="cpu")).square().sum()
         self.neighbours = float(typical if neighbours is None else neighbours)
+        self._setting("aggr", "sum")
+        self._setting("neighbours", self.neighbours)
         self.self_term = self.offset = None
         if self_interaction and centre.any():
             self.self_term = Linear(rep_in, rep_out, bias=bias)
