@@ -1,12 +1,14 @@
 """The implicit kernel and the point convolution: steerable for every group, one function in every contraction."""
 
+from functools import partial
+
 import pytest
 import torch
 from oracles import act, equivariance_error, tolerance, without_settings
 from tables import EVERY, TABLE, condition, group
 
-from emkernel import Neighbours, RepError, Scalar, V, equivariant_basis, knn_graph
-from emkernel.nn import ImplicitKernel, PointConv
+from emkernel import Neighbours, RepError, Scalar, V, equivariant_basis, groups, knn_graph
+from emkernel.nn import GridConv, ImplicitKernel, PointConv
 
 SO3 = group("SO(3)")
 every_group = pytest.mark.parametrize("name", EVERY)
@@ -620,8 +622,14 @@ def test_unknown_options_are_refused():
     for option in ({"aggr": "median"}, {"contraction": "fast"}, {"backend": "numpy"}):
         with pytest.raises(ValueError, match=next(iter(option))):
             PointConv(V(SO3), V(SO3), **option)
-    with pytest.raises(TypeError, match="unexpected keyword"):
-        PointConv(V(SO3), V(SO3), depth=3)
+    grid, vector = partial(GridConv, kernel_size=3), V(groups.O(2))
+    for layer, rep in ((PointConv, V(SO3)), (grid, vector)):
+        with pytest.raises(TypeError, match="Conv has no option 'widht' .*'implicit'; did you mean 'width'.*, cutoff"):
+            layer(rep, rep, widht=3)
+        with pytest.raises(TypeError, match="no option 'hidden' .*'fixed'.* bias.*; of its kernel degree, rings"):
+            layer(rep, rep, kernel="fixed", hidden=3)
+    with pytest.raises(TypeError, match="PointConv has no option 'agr' .*; did you mean 'aggr'"):
+        PointConv(V(SO3), V(SO3), agr="mean")
 
 
 # ---- what is refused --------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from ..matrix_group import MatrixGroup
 from ..rep import Rep, Scalar
 from ._lattice import kept, lattice_basis, per_axis, reach, squares, taps
 from ._module import EquivariantModule, check_rep
-from .conv import kernel_class
+from .conv import make_kernel
 from .embed import falloff
 from .linear import Linear
 
@@ -125,7 +125,7 @@ class GridConv(EquivariantModule):
             _warn_of_columns(group, self.basis)
         envelope = options.setdefault("envelope", group.is_compact)
         options.setdefault("cutoff", reach(group, self.basis, self.kernel_size, self.dilation))
-        self.kernel = kernel_class(kernel)(rep_in, rep_out, edge_rep, **options)
+        self.kernel = make_kernel(GridConv, kernel, (rep_in, rep_out, edge_rep), options)
         offsets = steps @ self.basis.T
         s = np.zeros(len(steps))
         if envelope and group.is_compact:
