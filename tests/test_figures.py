@@ -243,6 +243,10 @@ def test_kernels_of_attributes_are_refused(draw):
     kernel = ek.nn.ImplicitKernel(V(G), V(G), edge_rep=Scalar(G))
     with pytest.raises(RepError, match="edge attributes"):
         draw(kernel)
+    with pytest.raises(TypeError, match="got PointConv; pass its .kernel"):
+        draw(ek.nn.PointConv(V(G), V(G)))
+    with pytest.raises(TypeError, match="expected a kernel such as conv.kernel, got int"):
+        draw(3)
 
 
 def test_example_kernels_leave_the_random_state_alone():
