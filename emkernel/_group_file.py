@@ -22,7 +22,8 @@ def run_file(path: Path) -> tuple[dict[str, Any], dict[str, GroupError]]:
     """
     tree = ast.parse(path.read_bytes(), str(path))
     future = [s for s in tree.body if isinstance(s, ast.ImportFrom) and s.module == "__future__"]
-    module, refused = ModuleType(path.stem), {}
+    module = ModuleType(path.stem)
+    refused: dict[str, GroupError] = {}
     module.__file__ = str(path)
     content = vars(module)
     # as a dataclass, for one, looks its module up

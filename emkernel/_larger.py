@@ -93,8 +93,8 @@ def motions(rep_in: Rep, rep_out: Rep, degree: int, gates: bool = True) -> np.nd
         1,
     )
     still = torch.einsum("ebj,el->ebjl", di, v).flatten(0, 1).flatten(1)
-    rows = torch.cat([rows, nn.functional.pad(still, (0, m * m + n * n))]).numpy()
-    _, s, vh = np.linalg.svd(np.linalg.qr(rows, mode="r"))
+    system = torch.cat([rows, nn.functional.pad(still, (0, m * m + n * n))]).numpy()
+    _, s, vh = np.linalg.svd(np.linalg.qr(system, mode="r"))
     if ((s > 1e-11 * s[0]) & (s < 1e-6 * s[0])).any():
         return None
     _, s, vh = np.linalg.svd(vh[int((s > 1e-8 * s[0]).sum()) :, : d * d])
