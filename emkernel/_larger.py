@@ -94,6 +94,8 @@ def motions(rep_in: Rep, rep_out: Rep, degree: int, gates: bool = True) -> np.nd
     )
     still = torch.einsum("ebj,el->ebjl", di, v).flatten(0, 1).flatten(1)
     system = torch.cat([rows, nn.functional.pad(still, (0, m * m + n * n))]).numpy()
+    if not np.isfinite(system).all():
+        return None
     _, s, vh = np.linalg.svd(np.linalg.qr(system, mode="r"))
     if ((s > 1e-11 * s[0]) & (s < 1e-6 * s[0])).any():
         return None
@@ -110,11 +112,13 @@ def of_fields(rep: Rep, degree: int) -> str | None:
 def of_kernels(kernels: Sequence[SteerableKernel]) -> str | None:
     """A sentence on the kernels of a module, where one larger group has the same ones.
 
-    Nothing is said where steerable attributes tell directions apart, or where the fields are too large.
+    Nothing is said of kernels of several groups, where steerable attributes tell directions apart, or where the fields
+    are too large.
     """
-    if not kernels or any(k.embed.has_steerable_attributes for k in kernels):
+    groups = {k.rep_in._require_bound() for k in kernels}
+    if len(groups) != 1 or any(k.embed.has_steerable_attributes for k in kernels):
         return None
-    group = kernels[0].rep_in._require_bound()
+    (group,) = groups
     kinds = {
         (tuple(k.layout_in.irreps), tuple(k.layout_out.irreps), isinstance(k, ImplicitKernel)) for k in kernels
     }

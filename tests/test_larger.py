@@ -107,6 +107,8 @@ def test_nothing_is_said_of_what_was_not_found_out(monkeypatch):
     assert of_kernels([]) is None
     with_normals = nn.ImplicitKernel(Scalar(G), Scalar(G), V(G), width=2)
     assert of_kernels([with_normals]) is None
+    two = [nn.ImplicitKernel(Scalar(H), Scalar(H), width=2) for H in (G, groups.get("C6z"))]
+    assert of_kernels(two[:1]) and of_kernels(two[1:]) and of_kernels(two) is None
     assert of_fields(V(groups.get("Rubik")), 2) is None  # too large
     monkeypatch.setattr("emkernel._larger.UNKNOWNS", 5)
     assert motions(Scalar(G), Scalar(G), 2) is None
