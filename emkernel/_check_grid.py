@@ -76,7 +76,7 @@ def grid_equivariance_error(
         chosen = [elements[i] for i in range(len(elements))]
     rng = generator if isinstance(generator, torch.Generator) else torch.Generator().manual_seed(generator or SEED)
     if spacing is None:
-        spacing = fn.basis if isinstance(fn, GridConv) else 1.0
+        spacing = fn.basis.T if isinstance(fn, GridConv) else 1.0
     basis, size = lattice_basis(spacing, group.d), per_axis("size", size, group.d)
     if isinstance(fn, nn.Module):
         fn = copy.deepcopy(fn).double()

@@ -20,6 +20,7 @@ from ._check_maps import Count, check_basis, check_couplings, tolerance_of, unse
 from ._check_rep import check_homomorphism
 from ._conditioning import condition
 from ._equivariance import check_equivariance
+from ._larger import of_fields
 from ._progress import working
 from ._reports import SEED, GroupReport, Sheet
 from .errors import GroupError, SolverError
@@ -36,6 +37,7 @@ LARGEST = 500  # dimension of a tensor power that is split
 RELATED = 300  # dimension of the sum of representations whose relations are tried
 CROOKED = 1e6, 2e3  # condition of a representation, and of V, whose relations rounding does not hide
 COUPLED = 64  # dimension of the pieces that a layer couples
+DEGREE = 2  # of kernels, unless said otherwise
 
 
 def check_group(
@@ -52,7 +54,8 @@ def check_group(
     Generators describe some group whatever they are; that it is the one that was meant shows only against what is known
     of it: its order, the dimension of its Lie algebra, or a bilinear form that it preserves. The report says what the
     group is, what was checked and how well it holds, and what was not done and why: whatever is too large is left out
-    with a line that says so.
+    with a line that says so. Where kernels of degree 2 between scalars or vectors are those of a larger continuous
+    group it says up to which degree.
 
     Args:
         G: any matrix group; what goes wrong with it becomes a red line, not an exception.
@@ -119,6 +122,9 @@ def _report(sheet: Sheet, G: MatrixGroup, order, dimension, forms: np.ndarray, d
         sheet.attempt("couplings", check_couplings, sheet, G, pieces, count)
         sheet.section("a layer")
         sheet.attempt("PointConv", _check_layer, sheet, G, multiplicities)
+        for rep in (Scalar(G), V(G)):
+            if text := sheet.attempt("kernels of low degree", of_fields, rep, DEGREE):
+                sheet.fact(text)
     sheet.close()
     many, lie = len(G.discrete_generators), len(G.lie_algebra)
     title = f"{G.name}: d = {G.d}, {many} discrete and {lie} Lie algebra generators"

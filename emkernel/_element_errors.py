@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from ._conditioning import tolerance
-from ._field import EXTENT, evaluated
+from ._field import EXTENT, evaluated, kernel_of
 from ._scene import Layer, Scene
 from ._view import display
-from .errors import GroupError, RepError
+from .errors import GroupError
 from .group_element import GroupElement
 from .matrix_group import MatrixGroup
 from .nn.steerable import SteerableKernel
@@ -85,9 +85,7 @@ def errors(kernel: SteerableKernel, n: int = 60) -> Errors:
         RepError: the kernel has edge attributes.
         GroupError: the group is trivial.
     """
-    if kernel.edge_rep is not None:
-        raise RepError(f"a kernel with edge attributes {kernel.edge_rep} is no function of the position alone")
-    G, rng = kernel.rep_in._require_bound(), np.random.default_rng(SEED)
+    G, rng = kernel_of(kernel).rep_in._require_bound(), np.random.default_rng(SEED)
     change, inverse, _ = display(G)
     g = _elements(G, n, change, inverse, rng)
     x = rng.standard_normal((24, G.d))

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ._conditioning import GOOD, condition, draw, tolerance
+from ._larger import of_kernels
 from ._reports import LOOSEST, SEED, TOLERANCE, Check, EquivarianceReport
 from .errors import RepError, SolverError
 from .group_element import GroupElement, numpy_generator
@@ -258,6 +259,8 @@ def check_equivariance(
 ) -> EquivarianceReport:
     """:func:`equivariance_error` of copies of a module in float64 and float32; of a function as it is.
 
+    A warning says where the kernels of a module, by their degree and fields, are those of a larger continuous group.
+
     Args:
         module: a layer that declares its representations (``rep_in``, ``rep_out``), a module with a method
             ``equivariance_example(generator) -> (args, reps_in, rep_out)``, or any callable with these given.
@@ -300,6 +303,9 @@ def check_equivariance(
         report = report_equivariance(fn, _to(args, dtype), reps_in, rep_out, n=n, tol=allowed, dtype=dtype)
         checks += report.checks
         warnings += [w for w in report.warnings if w not in warnings]
+    if isinstance(module, nn.Module) and all(c.passed for c in checks):
+        text = of_kernels([m for m in module.modules() if isinstance(m, SteerableKernel)])
+        warnings += [text] if text else []
     return EquivarianceReport(f"{_name(module)} under {group.name}", tuple(checks), tuple(warnings))
 
 

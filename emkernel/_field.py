@@ -19,7 +19,7 @@ from .nn.steerable import SteerableKernel
 from .rep import Rep, Scalar, ScalarRep, V, VectorRep
 from .solver.irreps import irrep_table
 
-__all__ = ["EXTENT", "PAIRS", "Field", "evaluated", "example_kernel", "on_orbit", "on_plane"]
+__all__ = ["EXTENT", "PAIRS", "Field", "evaluated", "example_kernel", "kernel_of", "on_orbit", "on_plane"]
 
 PAIRS = (("Scalar", "Scalar"), ("Scalar", "V"), ("V", "Scalar"), ("V", "V"))
 EXTENT = 1.25  # half the side of the plane that is drawn; orbits are of a point of length 1
@@ -152,6 +152,22 @@ def _number(value: float) -> str:
     return f"{value:.2g}".replace("-", "−")
 
 
+def kernel_of(kernel) -> SteerableKernel:
+    """A kernel without edge attributes, as it was given.
+
+    Raises:
+        TypeError: a layer, whose kernel is to be passed, or anything else.
+        RepError: the kernel has edge attributes.
+    """
+    if not isinstance(kernel, SteerableKernel):
+        has = isinstance(getattr(kernel, "kernel", None), SteerableKernel)
+        hint = "; pass its .kernel" if has else ""
+        raise TypeError(f"expected a kernel such as conv.kernel, got {type(kernel).__name__}{hint}")
+    if kernel.edge_rep is not None:
+        raise RepError(f"a kernel with edge attributes {kernel.edge_rep} is no function of the position alone")
+    return kernel
+
+
 def on_plane(kernel: SteerableKernel, pair: tuple[str, str] = ("V", "V"), view: View | None = None) -> Field:
     """A kernel over a square of a plane that generators preserve, and at one point of it and its images.
 
@@ -163,7 +179,7 @@ def on_plane(kernel: SteerableKernel, pair: tuple[str, str] = ("V", "V"), view: 
     Raises:
         RepError: the kernel has edge attributes, or no block between the pair.
     """
-    G = kernel.rep_in._require_bound()
+    G = kernel_of(kernel).rep_in._require_bound()
     view = orbit(G).view if view is None else view
     side = {("Scalar", "Scalar"): SQUARES, ("V", "V"): GLYPHS}.get(pair, ARROWS)
     side = SQUARES if G.d == 1 else (side // 2 if side == SQUARES and G.d > LARGE else side)
@@ -216,7 +232,7 @@ def on_orbit(kernel: SteerableKernel, pair: tuple[str, str] = ("V", "V"), where:
     Raises:
         RepError: the kernel has edge attributes, or no block between the pair.
     """
-    where = orbit(kernel.rep_in._require_bound()) if where is None else where
+    where = orbit(kernel_of(kernel).rep_in._require_bound()) if where is None else where
     if len(where.positions) > BEARING:
         kept = np.unique(np.linspace(0, len(where.positions) - 1, BEARING).astype(int))
         positions = where.positions[kept]
@@ -226,8 +242,6 @@ def on_orbit(kernel: SteerableKernel, pair: tuple[str, str] = ("V", "V"), where:
 
 
 def _field(kernel: SteerableKernel, pair: tuple[str, str], positions: np.ndarray, side: int, view: View) -> Field:
-    if kernel.edge_rep is not None:
-        raise RepError(f"a kernel with edge attributes {kernel.edge_rep} is no function of the position alone")
     into, out = (_place(rep, name, pair) for rep, name in zip((kernel.rep_in, kernel.rep_out), pair))
     # on an orbit all is of one colour: which, is seen beside those along a ray
     ray = positions[0] * np.linspace(0, 1.25, 26)[:, None]

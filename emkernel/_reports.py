@@ -195,7 +195,7 @@ def _wrapped(text: str, first: int, rest: int) -> str:
 
 
 class Sheet:
-    """A report as it is written; what raises becomes a red line with the text of the exception.
+    """A report as it is written; what raises becomes a red line with the text of the exception, once for each text.
 
     Args:
         say: told the title of each section as it begins.
@@ -203,6 +203,7 @@ class Sheet:
 
     def __init__(self, say: Callable[[str], None] = lambda title: None) -> None:
         self._say = say
+        self._raised: dict[str, str] = {}
         self.sections: list[Section] = []
         self._open("")
 
@@ -211,6 +212,7 @@ class Sheet:
         self._facts: list[str] = []
         self._checks: list[Check] = []
         self._refused: list[str] = []
+        self._likewise: dict[str, list[str]] = {}
 
     def section(self, title: str) -> None:
         """End the present section and begin another."""
@@ -220,6 +222,8 @@ class Sheet:
 
     def close(self) -> None:
         """End the present section; one without content is dropped."""
+        for first, names in self._likewise.items():
+            self.refuse(f"{', '.join(dict.fromkeys(names))}: fails as {first} does")
         content = tuple(self._facts), tuple(self._checks), tuple(self._refused)
         if any(content):
             self.sections.append(Section(self._title, *content, perf_counter() - self._start))
@@ -247,9 +251,14 @@ class Sheet:
         self._checks.append(check)
 
     def attempt(self, name: str, function: Callable[..., Any], *args, default: Any = None) -> Any:
-        """function(*args), or a red line and the default."""
+        """function(*args), or a red line and the default; what raises like something before it is not done."""
         try:
             return function(*args)
         except Exception as e:  # whatever is wrong with a group belongs in its report
-            self.line(name, np.inf, note=f"{type(e).__name__}: {e}")
+            text = f"{type(e).__name__}: {e}"
+            if text in self._raised:
+                self._likewise.setdefault(self._raised[text], []).append(name)
+            else:
+                self._raised[text] = name
+                self.line(name, np.inf, note=text)
             return default

@@ -8,8 +8,10 @@ from itertools import combinations
 
 import numpy as np
 
-from .errors import GroupError
+from .errors import GroupError, SolverError
 from .matrix_group import MatrixGroup
+from .rep import V
+from .solver.forms import invariant_forms
 
 __all__ = ["View", "axes_of", "display", "plane_of"]
 
@@ -49,12 +51,15 @@ class View:
         """
         change, inverse, note = display(G)
         letter = "y" if note else "x"
+        forms = _forms(G, inverse)
         plane = plane_of([change @ h @ inverse for h in G.discrete_generators],
-                         [change @ A @ inverse for A in G.lie_algebra], G.d)  # fmt: skip
+                         [change @ A @ inverse for A in G.lie_algebra], G.d, forms)  # fmt: skip
         axes, kept = axes_of(plane, positions @ change.T)
         if G.d > 3:
             note += (f" Drawn: {G.d} dimensions projected to 3, a plane that generators preserve and the direction in "
                      f"which the orbit then spreads most; {100 * kept:.0f} % of its spread is in them.")  # fmt: skip
+        if len(forms) and not _is_seen(plane, forms):
+            note += " The invariant forms vanish on the plane, and what depends on them alone is constant there."
         names = [_names(rows, letter) for rows in (axes, plane)]
         return cls(change, inverse, axes, plane, *names, note.strip())
 
@@ -82,18 +87,39 @@ def display(G: MatrixGroup) -> tuple[np.ndarray, np.ndarray, str]:
     return change, np.linalg.inv(change), f"In coordinates y = L x {why}, L = {what}."
 
 
-def plane_of(discrete: Sequence[np.ndarray], lie: Sequence[np.ndarray], d: int) -> np.ndarray:
+def _forms(G: MatrixGroup, inverse: np.ndarray) -> np.ndarray:
+    """The symmetric invariant forms (r, d, d) of a group that is not compact, in the coordinates that are drawn."""
+    try:
+        if G.is_compact:
+            return np.zeros((0, G.d, G.d))  # positive on every plane
+        return inverse.T @ invariant_forms(V(G)).symmetric @ inverse
+    except (GroupError, SolverError):
+        return np.zeros((0, G.d, G.d))
+
+
+def _is_seen(plane: np.ndarray, forms: np.ndarray) -> bool:
+    """Whether one of the forms does not vanish on a plane."""
+    return bool(np.any(np.abs(plane @ forms @ plane.T).max((1, 2)) > 1e-6 * np.abs(forms).max((1, 2))))
+
+
+def plane_of(
+    discrete: Sequence[np.ndarray], lie: Sequence[np.ndarray], d: int, forms: np.ndarray | None = None
+) -> np.ndarray:
     """(min(d, 2), d) orthonormal rows of a plane on which as much of the group as possible acts.
 
     Candidates are the coordinate planes and those of the eigenvectors of the generators. A generator that preserves a
-    plane and moves it counts the logarithm of the order of its action.
+    plane and moves it counts the logarithm of the order of its action. Planes on which the forms (r, d, d) that the
+    group keeps vanish come after all others on which anything acts: kernels show little there.
     """
     if d < 3:
         return np.eye(d)
     moves = [(h, False) for h in discrete] + [(A, True) for A in lie]
     planes = [np.eye(d)[list(pair)] for pair in combinations(range(d), 2)] if d <= COORDINATES else [np.eye(d)[:2]]
     planes += [p for m, is_lie in moves for p in _planes(m if is_lie else m - np.eye(d))]
-    return max(planes, key=lambda plane: _action(plane, moves))
+    seen = [True if forms is None or not len(forms) else _is_seen(plane, forms) for plane in planes]
+    actions = [_action(plane, moves) for plane in planes]
+    best = max(range(len(planes)), key=lambda i: (seen[i] and actions[i][0] > 0, actions[i]))
+    return planes[best]
 
 
 def _planes(m: np.ndarray) -> list[np.ndarray]:

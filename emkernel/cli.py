@@ -7,7 +7,6 @@ import functools
 import inspect
 import logging
 import re
-import runpy
 import shlex
 import sys
 import traceback
@@ -20,6 +19,7 @@ import numpy as np
 
 import emkernel
 
+from ._group_file import run_file
 from ._parser import NETWORK, parser
 from ._progress import LineHandler, hidden
 from .errors import DataError, GroupError, RepError, SolverError
@@ -39,16 +39,22 @@ def load_group(spec: str) -> MatrixGroup:
     """
     file = re.fullmatch(r"(.*\.py)(?::(.*))?", spec, re.DOTALL)
     if file is None:
-        return emkernel.groups.get(spec)
+        try:
+            return emkernel.groups.get(spec)
+        except GroupError as e:
+            hint = f"; a group in a file of yours is FILE.py:{spec}" if spec.isidentifier() else ""
+            raise GroupError(f"{e}{hint}") from None
     path, name = Path(file[1]), file[2]
     if not path.is_file():
         raise GroupError(f"{path} is not a file; expected my_group.py:NAME or the name of a catalogue group")
     try:
-        content = runpy.run_path(str(path), run_name=path.stem)
+        content, refused = run_file(path)
     except GroupError as e:
         raise GroupError(f"{path}: {_blame(e, path)}{e}") from e
     except (Exception, SystemExit) as e:
         raise GroupError(f"{path} does not run: {_blame(e, path)}{type(e).__name__}: {e}") from e
+    if error := refused.get(name) if name else next(iter(refused.values()), None):
+        raise GroupError(f"{path}: {_blame(error, path)}{error}") from error
     found = [k for k, v in content.items() if isinstance(v, MatrixGroup)]
     if not name and len(found) == 1:
         name = found[0]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from . import figures
+from ._field import kernel_of
 from .figures import Layer, Scene
 from .matrix_group import MatrixGroup
 from .nn.steerable import SteerableKernel
@@ -56,12 +57,13 @@ def on_plane(kernel: SteerableKernel, pairs: Sequence[tuple[str, str]] = figures
     Raises:
         ImportError: matplotlib is not installed.
         RepError: the kernel has edge attributes, or no such block.
+        TypeError: a layer in place of its kernel.
 
     Example:
         >>> from emkernel import figures, plots
         >>> plots.on_plane(figures.example_kernel(groups.Oh()), [("Scalar", "V")])  # doctest: +SKIP
     """
-    view = figures.orbit(kernel.rep_in._require_bound()).view
+    view = figures.orbit(kernel_of(kernel).rep_in._require_bound()).view
     return _figure([figures.on_plane(kernel, pair, view).scene() for pair in pairs], SIZE)
 
 
@@ -76,7 +78,7 @@ def on_orbit(kernel: SteerableKernel, pairs: Sequence[tuple[str, str]] = figures
         ImportError: matplotlib is not installed.
         RepError: the kernel has edge attributes, or no such block.
     """
-    where = figures.orbit(kernel.rep_in._require_bound())
+    where = figures.orbit(kernel_of(kernel).rep_in._require_bound())
     return _figure([figures.on_orbit(kernel, pair, where).scene() for pair in pairs], SIZE)
 
 

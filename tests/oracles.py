@@ -78,6 +78,16 @@ def hom_of_spins(j, p, q):
     return sum(m * b.get(l, 0) for l, m in a.items())
 
 
+# ---- checkpoints ------------------------------------------------------------------------------------------------
+
+SETTINGS = ("aggr", "neighbours", "cutoff", "envelope")
+
+
+def without_settings(module):
+    """The state of a module that says nothing of how it was made, which a layer made otherwise takes."""
+    return {name: w for name, w in module.state_dict().items() if name.split(".")[-1] not in SETTINGS}
+
+
 # ---- equivariance -----------------------------------------------------------------------------------------------
 
 

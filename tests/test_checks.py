@@ -330,6 +330,19 @@ def test_exceptions_become_red_lines(monkeypatch):
     assert "RuntimeError: something is odd" in str(report)
 
 
+@pytest.mark.parametrize("c", [3e4, 3e5])
+def test_what_fails_everywhere_for_one_reason_is_said_once(c):
+    """Boosts in units where they do not close without the rotation, and the rotation is not listed."""
+    boosts = np.zeros((2, 3, 3))
+    for k in (0, 1):
+        boosts[k, 0, k + 1], boosts[k, k + 1, 0] = 1 / c**2, 1
+    report = check_group(MatrixGroup("SO(2,1)", lie_algebra=boosts))
+    assert not report.passed and len(report.failures) == 1
+    assert report.failures[0].name == "Lie algebra" and "Write the generators in full precision" in str(report)
+    assert words(report).count("leave their span by little") == 2  # where it is met, and at the end
+    assert "Hom(V, V), Hom(V, V^2), Hom(V^2, V^2): fails as Lie algebra does" in words(report)
+
+
 def test_the_callers_mistakes_raise():
     with pytest.raises(GroupError, match="form has shape"):
         check_group(groups.Th(), form=np.eye(4))

@@ -340,8 +340,38 @@ def test_as_a_command(tmp_path):
     assert done.stderr.startswith("emkernel: GroupError: no group is called 'O4'; close to it:")
 
 
-def test_a_group_that_is_none_is_blamed_on_its_line(tmp_path):
+def test_a_group_that_is_none_is_blamed_on_its_line_and_blocks_itself_alone(tmp_path):
     file = tmp_path / "groups.py"
-    file.write_text("import emkernel as ek\nG = ek.groups.Oh()\nH = ek.MatrixGroup('flat', [[[0, 0], [0, 0]]])\n")
-    with pytest.raises(GroupError, match=r"groups.py: line 3: flat: .* is not invertible"):
-        load_group(f"{file}:G")
+    flat = "ek.MatrixGroup('flat', [[[0, 0], [0, 0]]])"
+    file.write_text(
+        f"import emkernel as ek\nG = ek.groups.Oh()\nH: object = {flat}\nboth = [G, H]\nH = {flat}\n"
+        f"F = ek.groups.Th()\nK = {flat}\nK = ek.groups.T()\nprint(end='')\n"
+    )
+    assert load_group(f"{file}:G").order == 48 and load_group(f"{file}:F").order == 24 and load_group(f"{file}:K")
+    for name, line in (("H", 5), ("both", 3)):
+        with pytest.raises(GroupError, match=rf"groups.py: line {line}: flat: .* is not invertible"):
+            load_group(f"{file}:{name}")
+    with pytest.raises(GroupError, match=r"groups.py: line 5: flat: .* is not invertible"):
+        load_group(str(file))  # which of them is not said
+    for rest, line in ((flat, 10), ("print(H)", 5)):
+        file.write_text(file.read_text() + rest + "\n")
+        with pytest.raises(GroupError, match=rf"groups.py: line {line}: flat"):
+            load_group(f"{file}:G")
+        file.write_text(file.read_text().removesuffix(rest + "\n"))
+    assert "groups" not in sys.modules
+
+
+def test_a_file_of_groups_runs_as_a_module(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\nimport emkernel as ek\n"
+        "@dataclass\nclass Axis:\n    order: Undefined\n    def group(self) -> Undefined:\n"
+        "        return ek.groups.get(f'Cz({self.order})')\n"
+        "axis = Axis(5)\ndef G(): return axis.group()\n"
+    )
+    assert load_group(f"{file}:G").order == 5
+
+
+def test_a_bare_name_may_be_one_of_a_file(refused):
+    assert "no group is called 'mine'" in (line := refused("check", "mine")) and "FILE.py:mine" in line
+    assert "FILE.py" not in refused("check", "C(2,3)")

@@ -1,12 +1,14 @@
 """The implicit kernel and the point convolution: steerable for every group, one function in every contraction."""
 
+from functools import partial
+
 import pytest
 import torch
-from oracles import act, equivariance_error, tolerance
+from oracles import act, equivariance_error, tolerance, without_settings
 from tables import EVERY, TABLE, condition, group
 
-from emkernel import Neighbours, RepError, Scalar, V, equivariant_basis, knn_graph
-from emkernel.nn import ImplicitKernel, PointConv
+from emkernel import Neighbours, RepError, Scalar, V, equivariant_basis, groups, knn_graph
+from emkernel.nn import GridConv, ImplicitKernel, PointConv
 
 SO3 = group("SO(3)")
 every_group = pytest.mark.parametrize("name", EVERY)
@@ -524,7 +526,7 @@ def test_mean_divides_by_the_degree_and_sum_does_not():
     sums, means = (
         double(PointConv(V(SO3), V(SO3), aggr=a, self_interaction=False, **SMALL)) for a in ("sum", "mean")
     )
-    means.load_state_dict(sums.state_dict())
+    means.load_state_dict(without_settings(sums))
     x, pos, edges, _ = inputs(SO3, V(SO3), None, "isolated nodes")
     degree = torch.bincount(edges[1], minlength=9)[:, None]
     torch.testing.assert_close(sums(x, pos, edges), means(x, pos, edges) * degree)
@@ -535,7 +537,7 @@ def test_expected_neighbours_scale_the_sum():
     plain, scaled = (
         double(PointConv(V(SO3), V(SO3), neighbours=n, self_interaction=False, **SMALL)) for n in (1.0, 16.0)
     )
-    scaled.load_state_dict(plain.state_dict())
+    scaled.load_state_dict(without_settings(plain))
     args = inputs(SO3, V(SO3), None, "ragged")[:3]
     torch.testing.assert_close(4 * scaled(*args), plain(*args))
     with pytest.raises(ValueError, match="neighbours"):
@@ -620,8 +622,14 @@ def test_unknown_options_are_refused():
     for option in ({"aggr": "median"}, {"contraction": "fast"}, {"backend": "numpy"}):
         with pytest.raises(ValueError, match=next(iter(option))):
             PointConv(V(SO3), V(SO3), **option)
-    with pytest.raises(TypeError, match="unexpected keyword"):
-        PointConv(V(SO3), V(SO3), depth=3)
+    grid, vector = partial(GridConv, kernel_size=3), V(groups.O(2))
+    for layer, rep in ((PointConv, V(SO3)), (grid, vector)):
+        with pytest.raises(TypeError, match="Conv has no option 'widht' .*'implicit'; did you mean 'width'.*, cutoff"):
+            layer(rep, rep, widht=3)
+        with pytest.raises(TypeError, match="no option 'hidden' .*'fixed'.* bias.*; of its kernel degree, rings"):
+            layer(rep, rep, kernel="fixed", hidden=3)
+    with pytest.raises(TypeError, match="PointConv has no option 'agr' .*; did you mean 'aggr'"):
+        PointConv(V(SO3), V(SO3), agr="mean")
 
 
 # ---- what is refused --------------------------------------------------------------------------------------------

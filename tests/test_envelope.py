@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from oracles import act, tolerance
+from oracles import act, tolerance, without_settings
 from tables import condition, group
 from test_conv import conv_error, derivatives, double, inputs, largest, randn
 from test_invariants import make
@@ -29,7 +29,7 @@ def pair(kind, g, edge_rep=None):
     """The kernel without and with the envelope, of equal weights."""
     make, options = KERNELS[kind]
     kernels = [double(make(*fields(g), edge_rep, envelope=e, **options)) for e in (False, True)]
-    kernels[1].load_state_dict(kernels[0].state_dict())
+    kernels[1].load_state_dict(without_settings(kernels[0]))
     return kernels
 
 

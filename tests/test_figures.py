@@ -1,11 +1,13 @@
 """What is drawn carries the symmetry, for groups of every kind; what breaks it is seen."""
 
+import itertools
 import sys
 from math import cos, pi, sin
 
 import numpy as np
 import pytest
 import torch
+from scipy.linalg import block_diag
 
 import emkernel as ek
 from emkernel import MatrixGroup, RepError, Scalar, V, figures
@@ -165,6 +167,40 @@ def test_the_plane_is_that_of_the_rotation():
     assert np.abs(plane @ Q[:, 2]).max() < 1e-9
 
 
+def unitary(p, q, turn):
+    """U(p, q) on real parts then imaginary parts, in a basis turned by a real orthogonal matrix."""
+    J, n = np.diag([1.0] * p + [-1.0] * q), p + q
+    algebra = []
+    for i, j in itertools.product(range(n), repeat=2):
+        for z in (1, 1j):
+            A = np.zeros((n, n), complex)
+            A[i, j] += z
+            algebra.append(A - J @ A.conj().T @ J)
+    algebra = [turn @ A @ turn.T for A in algebra if np.abs(A).max() > 0]
+    return MatrixGroup(f"U({p},{q})", lie_algebra=algebra)
+
+
+@pytest.mark.parametrize(("p", "q"), [(1, 1), (2, 1)])
+def test_the_plane_is_one_on_which_forms_are_seen(p, q):
+    """Turns of both halves by one phase preserve isotropic planes, on which the length is constant."""
+    turn = np.linalg.qr(np.random.default_rng(p).standard_normal((p + q, p + q)))[0]
+    for G in (unitary(p, q, np.eye(p + q)), unitary(p, q, turn)):
+        view, forms = figures.orbit(G).view, ek.invariant_forms(V(G)).symmetric
+        rows = view.plane @ view.inverse.T
+        assert np.abs(rows @ forms @ rows.T).max() > 1e-2 and "vanish" not in view.note
+        assert figures.on_plane(figures.example_kernel(G), ("Scalar", "Scalar")).colours.std() > 1e-3
+
+
+def test_a_page_says_where_the_forms_vanish_on_the_plane():
+    """A spiral in x and the opposite one in y keep no other planes than these two, on which the form x·y is zero."""
+    spiral = np.array([[1.0, -1.0], [1.0, 1.0]])
+    G = MatrixGroup("spirals", lie_algebra=[block_diag(spiral, -spiral.T)])
+    view, forms = figures.orbit(G).view, ek.invariant_forms(V(G)).symmetric
+    rows = view.plane @ view.inverse.T
+    assert len(forms) and np.abs(rows @ forms @ rows.T).max() < 1e-9
+    assert "The invariant forms vanish on the plane" in view.note
+
+
 # ---- fields ----------------------------------------------------------------------------------------------------------
 
 
@@ -243,6 +279,10 @@ def test_kernels_of_attributes_are_refused(draw):
     kernel = ek.nn.ImplicitKernel(V(G), V(G), edge_rep=Scalar(G))
     with pytest.raises(RepError, match="edge attributes"):
         draw(kernel)
+    with pytest.raises(TypeError, match="got PointConv; pass its .kernel"):
+        draw(ek.nn.PointConv(V(G), V(G)))
+    with pytest.raises(TypeError, match="expected a kernel such as conv.kernel, got int"):
+        draw(3)
 
 
 def test_example_kernels_leave_the_random_state_alone():

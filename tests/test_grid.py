@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import warnings
 
 import numpy as np
 import pytest
@@ -11,13 +12,13 @@ from tables import CYCLE, FIFTH, group, turn
 from test_compile import agree, fresh_compiler  # noqa: F401
 from test_conv import double, randn
 
-from emkernel import MatrixGroup, RepError, Scalar, V, check_equivariance, groups
+from emkernel import MatrixGroup, RepError, Scalar, V, check_equivariance, groups, periodic_graph
 from emkernel.checks import grid_equivariance_error
 from emkernel.errors import GroupError
 from emkernel.nn import Gate, GridConv, InvariantPool, Linear, PointConv, Pointwise
 
 SMALL = {"width": 2, "hidden": 8, "layers": 1, "radial": 4}
-HEXAGONAL = np.array([[1.0, 0.5], [0.0, np.sqrt(3) / 2]])
+HEXAGONAL = np.array([[1.0, 0.0], [0.5, np.sqrt(3) / 2]])  # vectors as rows
 SIXTH = np.array([[0, -1], [1, 1]])  # a turn by 60°, in coordinates of the hexagonal lattice
 NUMPY_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 EXTRA = {
@@ -214,7 +215,7 @@ def exactness(layer, x, attr=None, turn_attr=True):
     ("D4", 3, {"dilation": (1, 2), "padding": "same", "cutoff": 3.0}, 4, (7, 6)),
     ("D4", 5, {"stride": (2, 1), "padding": 2}, 4, (7, 6)),
     ("C3", 3, {"padding": "same"}, 1, (6, 6)), ("D6", 5, {"padding": "same"}, 4, (6, 7)),
-    ("D4", 3, {"padding": "same", "kernel": "fixed", "spacing": [[0, 1], [-1, 0]]}, 8, (6, 6)),
+    ("D4", 3, {"padding": "same", "kernel": "fixed", "spacing": [[0, -1], [1, 0]]}, 8, (6, 6)),
     ("Oh", 3, {"padding": "same"}, 48, (4, 4, 4)), ("Oh", (3, 3, 5), {"envelope": False}, 16, (5, 5, 6)),
     ("Oh", 3, {"spacing": (1.0, 1.0, 1.2)}, 16, (4, 4, 5)), ("Oh", 3, {"stride": (1, 1, 2)}, 16, (4, 4, 5)),
     ("I", 3, {"padding": "same"}, 12, (4, 4, 4)), ("inversion", 5, {"padding": "same"}, 2, (8,)),
@@ -229,7 +230,7 @@ def test_it_is_exact_under_what_maps_the_grid_to_itself(name, size, options, ord
 
 
 @pytest.mark.parametrize(("name", "basis", "order"), [
-    ("D6", HEXAGONAL, 12), ("D6 of the lattice", np.eye(2), 12), ("C6", 0.37 * turn(0.2) @ HEXAGONAL, 6),
+    ("D6", HEXAGONAL, 12), ("D6 of the lattice", np.eye(2), 12), ("C6", 0.37 * HEXAGONAL @ turn(0.2), 6),
 ])  # fmt: skip
 @pytest.mark.parametrize("size", [3, 5])
 def test_on_a_hexagonal_lattice_six_turns_are_exact(name, basis, order, size):
@@ -242,6 +243,20 @@ def test_on_a_hexagonal_lattice_six_turns_are_exact(name, basis, order, size):
     far = np.abs(np.stack([*index, index.sum(0)])).max(0)  # hexagons of radius 0, 1, ...
     assert exactness(layer, x * torch.as_tensor(far <= 6 - size // 2)) < 1e-12
     assert exactness(layer, x) > 1e-3
+
+
+def test_lattice_vectors_are_rows_as_those_of_a_crystal():
+    """The taps are the images of one point, and columns in place of rows are noticed."""
+    layer = conv("D6", 3, spacing=HEXAGONAL)
+    _, vectors = periodic_graph(torch.zeros(1, 2).double(), torch.tensor(HEXAGONAL), 1.0)
+    gaps = (layer.vectors[:, None] - vectors).norm(dim=2)
+    assert len(layer.vectors) == len(vectors) == 6 and gaps.amin(0).max() < 1e-12
+    with pytest.warns(UserWarning, match="2 of the 12 elements .* to itself, and 12 .* rows of spacing"):
+        conv("D6", 3, spacing=HEXAGONAL.T, envelope=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        conv("D4", 3, spacing=[[1.0, 0.3], [0.0, 1.0]], envelope=False)  # neither it nor its transpose
+        conv("O(2)", 3, spacing=HEXAGONAL.T)  # infinitely many
 
 
 def test_turning_an_image_by_rot90_is_the_turn_from_the_first_coordinate_to_the_second():
@@ -370,7 +385,8 @@ def test_the_state_is_that_of_a_point_convolution_and_precision_comes_back():
     layer = conv("D6", 3, spacing=0.1 * HEXAGONAL, padding="same")
     x = images(layer, 5, 5)
     y = layer(x)
-    point = PointConv(layer.rep_in, layer.rep_out, cutoff=layer.kernel.embed.cutoff, envelope=True, **SMALL)
+    same = {"cutoff": layer.kernel.embed.cutoff, "neighbours": layer.neighbours, "envelope": True}
+    point = PointConv(layer.rep_in, layer.rep_out, **same, **SMALL)
     assert layer.state_dict().keys() == point.state_dict().keys()
     point.double().load_state_dict(layer.state_dict())
     other = conv("D6", 3, spacing=0.1 * HEXAGONAL, padding="same")

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from oracles import act, equivariance_error, run
+from oracles import act, equivariance_error, run, without_settings
 from tables import TABLE, group
 
 from emkernel import Scalar, V, irreps
@@ -273,11 +273,38 @@ def test_a_checkpoint_of_other_representations_is_refused():
         a.load_state_dict(b.state_dict())
 
 
+@pytest.mark.parametrize(("trained", "made", "said"), [
+    ({"neighbours": 8}, {"neighbours": 9}, "neighbours: .* neighbours 8.0, this one has neighbours 9.0"),
+    ({"cutoff": 2.0}, {}, "kernel.embed.cutoff: .* cutoff 2.0, this one has cutoff 1.0"),
+    ({"envelope": True}, {}, "kernel.embed.envelope: .* envelope on, this one has envelope off"),
+    ({"aggr": "mean"}, {}, "aggr: .* aggr mean, this one has aggr sum"),
+    ({"kernel": "fixed", "cutoff": 2.0}, {"kernel": "fixed"}, "cutoff 2.0"),
+])  # fmt: skip
+def test_a_checkpoint_of_other_settings_is_refused(trained, made, said):
+    rep = (Scalar + V)(group("O(3)"))
+    layer, other = PointConv(rep, rep, **trained), PointConv(rep, rep, **made)
+    state = layer.state_dict()
+    with pytest.raises(RuntimeError, match=said):
+        other.load_state_dict(state, strict=False)
+    with pytest.raises(RuntimeError, match=said):
+        torch.nn.ModuleList([other]).load_state_dict({f"0.{k}": v for k, v in state.items()})
+    PointConv(rep, rep, **trained).load_state_dict(state)
+    # of before the settings were kept: it does not say
+    other.load_state_dict(without_settings(layer))
+
+
+def test_settings_that_only_change_how_it_is_computed_are_free():
+    rep = (Scalar + V)(group("O(3)"))
+    state = PointConv(rep, rep).state_dict()
+    PointConv(rep, rep, contraction="kernel", chunk=3, backend="torch", spread=1.0).load_state_dict(state)
+
+
 @each_layer
 def test_missing_constants_are_missed(kind):
     layer = make(kind, "O(3)")
     state = layer.state_dict()
-    constants = [k for k in state if k not in dict(layer.named_parameters()) and "running" not in k]
+    weights = dict(layer.named_parameters())
+    constants = [k for k in without_settings(layer) if k not in weights and "running" not in k]
     if not constants:
         pytest.skip("this layer has no constants")
     del state[constants[0]]

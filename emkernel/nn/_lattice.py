@@ -9,7 +9,9 @@ import torch
 
 from ..matrix_group import MatrixGroup
 
-__all__ = ["lattice_basis", "per_axis", "reach", "squares", "taps"]
+__all__ = ["kept", "lattice_basis", "per_axis", "reach", "squares", "taps"]
+
+LISTED = 1000  # largest group whose elements are tried on a lattice
 
 
 def per_axis(name: str, value: int | Sequence[int], d: int, least: int = 1) -> tuple[int, ...]:
@@ -21,7 +23,7 @@ def per_axis(name: str, value: int | Sequence[int], d: int, least: int = 1) -> t
 
 
 def lattice_basis(spacing, d: int) -> np.ndarray:
-    """(d, d), the step along array axis a as column a, from a number, one per axis, or all of it."""
+    """(d, d), the step along array axis a as column a, from a number, one per axis, or the steps as rows."""
     given = spacing.detach().cpu().numpy() if isinstance(spacing, torch.Tensor) else spacing
     B = np.asarray(given, float)
     if B.ndim < 2 and B.size in (1, d):
@@ -29,9 +31,17 @@ def lattice_basis(spacing, d: int) -> np.ndarray:
     if B.shape != (d, d) or not np.isfinite(B).all() or np.linalg.cond(B) > 1e8:
         raise ValueError(
             f"spacing must be a length, {d} of them, or an invertible ({d}, {d}) with the step along array axis a as "
-            f"column a; got {spacing!r}"
+            f"row a; got {spacing!r}"
         )
-    return B
+    return B.T if np.ndim(given) == 2 else B
+
+
+def kept(group: MatrixGroup, B: np.ndarray) -> int | None:
+    """How many elements of a finite group, that is not too large, map the lattice of the columns of B to itself."""
+    if (group.order or np.inf) > LISTED:
+        return None
+    turns = np.linalg.solve(B, group.elements().matrix @ B)
+    return int((np.abs(turns - np.round(turns)).max((1, 2)) < 1e-9).sum())
 
 
 def taps(size: tuple[int, ...], dilation: tuple[int, ...]) -> np.ndarray:

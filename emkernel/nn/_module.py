@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import nn
@@ -16,13 +18,15 @@ class EquivariantModule(nn.Module):
     """A module with constants: arrays fixed by the group, kept in float64 and cast to the module's dtype for use.
 
     ``module.double()`` therefore restores full precision, and ``state_dict`` holds the float64 values: a checkpoint
-    carries the basis that its weights multiply.
+    carries the basis that its weights multiply. It also holds the settings of which the function of the same weights
+    depends and no shape, and is refused where they differ.
     """
 
     def __init__(self):
         super().__init__()
         self._exact: dict[str, torch.Tensor] = {}
         self._indices: dict[str, torch.Tensor] = {}
+        self._settings: dict[str, float | str] = {}
         self._meets_foreign = False  # while a checkpoint of another group is loaded: its constants are not taken
 
     def _constant(self, name: str, array: np.ndarray | torch.Tensor) -> None:
@@ -36,6 +40,10 @@ class EquivariantModule(nn.Module):
         """Integers fixed by the group, which neither change with the dtype nor are saved."""
         self._indices[name] = torch.as_tensor(array, device="cpu")
         self.register_buffer(name, self._indices[name].to(torch.get_default_device()), persistent=False)
+
+    def _setting(self, name: str, value: float | str) -> None:
+        """A number or word that a checkpoint must have been made with, if it says."""
+        self._settings[name] = value if isinstance(value, str) else float(value)
 
     @property
     def _like(self) -> torch.Tensor | None:
@@ -66,6 +74,9 @@ class EquivariantModule(nn.Module):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         for name, exact in self._exact.items():
             destination[prefix + name] = exact
+        for name, value in self._settings.items():
+            saved = (list(value.encode()), torch.uint8) if isinstance(value, str) else (value, torch.float64)
+            destination[prefix + name] = torch.tensor(saved[0], dtype=saved[1], device="cpu")
 
     def _load_from_state_dict(self, state_dict, prefix, metadata, strict, missing, unexpected, errors):
         super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, unexpected, errors)
@@ -99,7 +110,26 @@ class EquivariantModule(nn.Module):
             self._exact[name] = exact
             now = self._buffers[name]
             self._buffers[name] = exact.to(device=now.device, dtype=now.dtype)
+        for name, value in self._settings.items():
+            key = prefix + name
+            if key in unexpected:
+                unexpected.remove(key)
+            # checkpoints of before they were kept do not say
+            if key in state_dict and not foreign and (theirs := _differs(value, state_dict[key])) is not None:
+                errors.append(
+                    f"{key}: the checkpoint is of a layer with {name} {theirs}, this one has {name} {value}, with "
+                    f"which the same weights are another function: make this layer with {name} {theirs}"
+                )
         self._constants_changed()
+
+
+def _differs(value: float | str, saved: torch.Tensor) -> float | str | None:
+    """What was saved, where it is not the value to rounding."""
+    if isinstance(value, str):
+        theirs = bytes(saved.tolist()).decode(errors="replace")
+        return theirs if theirs != value else None
+    theirs = saved.item()
+    return theirs if not math.isclose(theirs, value, rel_tol=1e-9) else None
 
 
 def check_rep(*, edge_rep: Rep | None = None, **reps: Rep) -> None:

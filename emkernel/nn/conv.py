@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from difflib import get_close_matches
+from inspect import signature
 from numbers import Real
 
 import torch
@@ -21,7 +23,7 @@ from .kernel import ImplicitKernel
 from .linear import Linear
 from .steerable import SteerableKernel
 
-__all__ = ["PointConv", "kernel_class"]
+__all__ = ["PointConv", "kernel_class", "make_kernel"]
 
 CONTRACTIONS = ("auto", *ORDERS, "kernel")
 KERNELS = {"implicit": ImplicitKernel, "fixed": FixedKernel}
@@ -32,6 +34,26 @@ def kernel_class(name: str) -> type[SteerableKernel]:
     if name not in KERNELS:
         raise ValueError(f"kernel must be one of {tuple(KERNELS)}, got {name!r}")
     return KERNELS[name]
+
+
+def make_kernel(layer: type, name: str, reps: tuple[Rep, Rep, Rep | None], options: dict) -> SteerableKernel:
+    """The kernel of a layer, with the options that the layer passes on to it.
+
+    Raises:
+        TypeError: an option that neither of them has.
+    """
+    kind = kernel_class(name)
+    of_layer, of_kernel = (
+        [p.name for p in signature(c).parameters.values() if p.kind is p.KEYWORD_ONLY] for c in (layer, kind)
+    )
+    for option in options.keys() - {*of_kernel}:
+        near = get_close_matches(option, [*of_layer, *of_kernel], n=1)
+        raise TypeError(
+            f"{layer.__name__} has no option {option!r} with kernel={name!r}"
+            + (f"; did you mean {near[0]!r}?" if near else ".")
+            + f" Its options are {', '.join(of_layer)}; of its kernel {', '.join(of_kernel)}"
+        )
+    return kind(*reps, **options)
 
 
 class PointConv(EquivariantModule):
@@ -113,7 +135,10 @@ class PointConv(EquivariantModule):
         self.rep_in, self.rep_out, self.edge_rep = rep_in, rep_out, edge_rep
         self._scale = 1 / math.sqrt(neighbours) if aggr == "sum" else 1.0
         self.contraction, self.chunk, self.aggr, self.backend = contraction, chunk, aggr, backend
-        self.kernel = kernel_class(kernel)(rep_in, rep_out, edge_rep, **options)
+        self._setting("aggr", aggr)
+        if aggr == "sum":
+            self._setting("neighbours", neighbours)
+        self.kernel = make_kernel(PointConv, kernel, (rep_in, rep_out, edge_rep), options)
         if self.kernel.embed.envelope and aggr != "sum":
             raise ValueError(
                 f"aggr={aggr!r} jumps as neighbours come and go, which an envelope is there to prevent: use aggr='sum'"

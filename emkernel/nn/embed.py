@@ -117,6 +117,8 @@ class EdgeEmbedding(EquivariantModule):
                 "and so there is no envelope that vanishes at a cutoff: leave envelope=False"
             )
         self.degree, self.cutoff, self.envelope = degree, float(cutoff), envelope
+        self._setting("cutoff", cutoff)
+        self._setting("envelope", "on" if envelope else "off")
         self._constant("basis", poly.basis / self.cutoff)
         for k, step in enumerate(poly.steps):
             self._constant(f"step{k}", step)

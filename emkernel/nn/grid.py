@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,10 +12,11 @@ from torch import nn
 from torch.nn import functional
 
 from ..group_element import GroupElement
+from ..matrix_group import MatrixGroup
 from ..rep import Rep, Scalar
-from ._lattice import lattice_basis, per_axis, reach, squares, taps
+from ._lattice import kept, lattice_basis, per_axis, reach, squares, taps
 from ._module import EquivariantModule, check_rep
-from .conv import kernel_class
+from .conv import make_kernel
 from .embed import falloff
 from .linear import Linear
 
@@ -30,7 +32,7 @@ class GridConv(EquivariantModule):
 
     Array axis a of the data is lattice vector a: entry (i_1, ..., i_d) lies at B i, and by default coordinate a of the
     group runs along axis a. For an image (rows, columns) this is down and right, and ``torch.rot90(x, 1, (-2, -1))``
-    turns from the first coordinate to the second; ``spacing=[[0, 1], [-1, 0]]`` makes them right and up.
+    turns from the first coordinate to the second; ``spacing=[[0, -1], [1, 0]]`` makes them right and up.
 
     The kernel and the self term are those of :class:`PointConv`, with the same ``state_dict``. They become the weight
     of an ordinary convolution once per call, and :meth:`export` makes them one for good. Exact under the elements that
@@ -46,8 +48,9 @@ class GridConv(EquivariantModule):
         stride, dilation: as for ``torch.nn.Conv2d``.
         padding: an integer, d of them, "same" or "valid".
         padding_mode: "zeros", "reflect", "replicate" or "circular".
-        spacing: B: the distance of neighbouring entries, one per axis, or (d, d) with the step along array axis a as
-            column a, in the coordinates of the group: a lattice.
+        spacing: the distance of neighbouring entries, one per axis, or (d, d) with the step along array axis a as row
+            a, in the coordinates of the group: lattice vectors as rows, as in
+            :func:`emkernel.graph.periodic_graph`. They are the columns of B.
         kernel: "implicit" or "fixed".
         neighbours: the sum is divided by its square root; by default Σ_t u(t)², u the envelope or 1, for unit variance.
         self_interaction: include the tap at 0.
@@ -118,26 +121,30 @@ class GridConv(EquivariantModule):
         if len(steps) == 1:
             raise ValueError("kernel_size 1 has no neighbours: take Pointwise(Linear(rep_in, rep_out))")
         self.basis = lattice_basis(spacing, group.d)
+        if np.count_nonzero(self.basis) > group.d:
+            _warn_of_columns(group, self.basis)
         envelope = options.setdefault("envelope", group.is_compact)
         options.setdefault("cutoff", reach(group, self.basis, self.kernel_size, self.dilation))
-        self.kernel = kernel_class(kernel)(rep_in, rep_out, edge_rep, **options)
+        self.kernel = make_kernel(GridConv, kernel, (rep_in, rep_out, edge_rep), options)
         offsets = steps @ self.basis.T
         s = np.zeros(len(steps))
         if envelope and group.is_compact:
             s = squares(group, offsets) / self.kernel.embed.cutoff**2
         centre = ~steps.any(1)
         # of the taps on the sphere itself rounding must not keep a part
-        kept = (s < 1 - 1e-9) & ~centre
+        inside = (s < 1 - 1e-9) & ~centre
         for a, k in enumerate(self.kernel_size):
-            if k > 1 and not steps[kept][:, a].any():
+            if k > 1 and not steps[inside][:, a].any():
                 raise ValueError(
                     f"all taps along axis {a} are beyond the cutoff {self.kernel.embed.cutoff:.3g}, where the kernel "
                     f"vanishes: with kernel_size {self.kernel_size} and spacing {spacing!r} take more taps along the "
                     "axes of small spacing, a larger cutoff, or envelope=False"
                 )
-        self.steps = steps[kept]
-        typical = falloff(torch.as_tensor(s[kept], device="cpu")).square().sum()
+        self.steps = steps[inside]
+        typical = falloff(torch.as_tensor(s[inside], device="cpu")).square().sum()
         self.neighbours = float(typical if neighbours is None else neighbours)
+        self._setting("aggr", "sum")
+        self._setting("neighbours", self.neighbours)
         self.self_term = self.offset = None
         if self_interaction and centre.any():
             self.self_term = Linear(rep_in, rep_out, bias=bias)
@@ -145,12 +152,12 @@ class GridConv(EquivariantModule):
             self.offset = Linear(Scalar(group), rep_out, bias=False)
             self._reset_offset()
         # the edge vector of the tap at B t is p - (p + B t)
-        self._vectors = torch.as_tensor(-offsets[kept], device="cpu")
+        self._vectors = torch.as_tensor(-offsets[inside], device="cpu")
         here, dtype = torch.get_default_device(), torch.get_default_dtype()
         self.register_buffer("vectors", self._vectors.to(here, dtype), persistent=False)
         # which matrix stands at each place of the weight: of the taps kept, the self term, or zero
         place = np.full(len(steps), len(self.steps) + 1)
-        place[kept], place[centre] = np.arange(len(self.steps)), len(self.steps)
+        place[inside], place[centre] = np.arange(len(self.steps)), len(self.steps)
         self._index("place", place)
 
     def reset_parameters(self) -> None:
@@ -310,6 +317,17 @@ class GridConv(EquivariantModule):
         return (
             f"{self.rep_in} -> {self.rep_out}, kernel_size={self.kernel_size}, stride={self.stride}, "
             f"padding={self.padding!r}, dilation={self.dilation}, taps={len(self.steps)}"
+        )
+
+
+def _warn_of_columns(group: MatrixGroup, basis: np.ndarray) -> None:
+    own, other = kept(group, basis), kept(group, basis.T)
+    if own is not None and other is not None and own < other:
+        warnings.warn(
+            f"{own} of the {group.order} elements of {group.name} map the lattice to itself, and {other} would map "
+            "that of the transposed spacing: lattice vectors are the rows of spacing",
+            UserWarning,
+            stacklevel=3,
         )
 
 

@@ -30,7 +30,7 @@ class ImplicitKernel(SteerableKernel):
         rep_in, rep_out: bound representations of the feature fields.
         edge_rep: representation ρ_z of the edge attributes, or None.
         degree: highest degree of the polynomials of x. Under a group that has the same ones up to it the kernel is
-            equivariant as well: an n-fold axis is one of any order below degree n.
+            equivariant as well: between scalars an n-fold axis is one of any order below degree n.
         width: hidden channels per irreducible that meet the last layer.
         hidden: width of the MLP of invariants.
         layers: its hidden layers.
