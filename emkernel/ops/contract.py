@@ -92,17 +92,18 @@ def cheaper(
         pairs: (m, Q, d_a, d_b) of each pair.
         products: (m, s Q, D) of each bundle to which it is sent.
     """
-    tiny, slow, call = 400, 110, 3000
+    call = 3000
     aggregate = message = 0.0
     for m, q, da, db in pairs:
         outer = width * m * da * db
         aggregate += 5 * edges * outer
-        aggregate += 3 * nodes * (outer * (6 + 1.3 * q) + 100 * width * da * db + call) + 26 * edges * width * da * db
+        aggregate += 3 * nodes * (outer * (6 + 1.3 * q) + 100 * width * da * db + call)
         message += 7 * edges * fields * width * q * m
+    aggregate += 220 * edges * width * pairs[0][2]
     for m, height, size in products:
         product = height * size * m
-        message += 3 * edges * (call + 12 * height * size + product * (slow if product < tiny else 2))
-        message += 4 * nodes * call
+        each = 90 * product if product < 400 else call + (2 if m >= 16 else 6) * product
+        message += 3 * edges * (each + 12 * height * size) + 4 * nodes * call
     return "message" if message < aggregate else "aggregate"
 
 
