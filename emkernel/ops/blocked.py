@@ -10,8 +10,9 @@ from __future__ import annotations
 import torch
 
 from .bundle import Bundle
-from .chunk import Chunk, Operands
+from .chunk import Chunk
 from .neighbours import Grouped
+from .operands import Operands
 
 __all__ = ["blocked", "targets_at_a_time"]
 

@@ -10,7 +10,8 @@ for each hidden irreducible a:
 
 - "aggregate" sums A_i = Σ_e h_e ⊗ f_j over the neighbours and couples it at the node;
 - "message" uses that h_e^a = (Y_e^a w) · g_e is a few fields Y, polynomials of the edge vector for instance, mixed to
-  many channels: it couples Y_e to f_j on the edge, and the gates g_e w join in the sum over the neighbours.
+  many channels: it couples Y_e to f_j on the edge, for several b in one product (:mod:`emkernel.ops.bundle`), and the
+  gates g_e w join in the sum over the neighbours.
 
 On a CPU targets are taken a chunk at a time, so that what lies between edges and weights stays in the cache, and none
 of it is kept: the backward pass computes it again (:mod:`emkernel.ops.blocked`). On a GPU, where targets are not
@@ -26,9 +27,9 @@ import torch
 
 from .blocked import blocked, targets_at_a_time
 from .bundle import Bundle
-from .chunk import Operands
 from .fused import outer_sum
 from .neighbours import CSR, Grouped, Groups, Neighbours
+from .operands import Operands
 
 __all__ = ["ORDERS", "Field", "Pair", "cheaper", "kernel_blocks", "node_order"]
 
