@@ -76,7 +76,9 @@ class _Blocked(torch.autograd.Function):
             wanted = [x for x, need in zip(flat, needed) if need]
             found = iter(torch.autograd.grad(out, wanted, along, create_graph=True, materialize_grads=True))
             return *[None] * 7, *(next(found) if need else None for need in needed)
-        total = ctx.places.like([torch.zeros_like(x) if need else None for x, need in zip(flat, needed)])
+        # contiguous where the operand is a transposed view, as derivatives are written to flat views of them
+        zeros = [x.new_zeros(x.shape) if need else None for x, need in zip(flat, needed)]
+        total = ctx.places.like(zeros)
         work = Chunk(pairs, bundles, ctx.places.like(flat), graph, sizes, total)
         for groups, edges, rows in graph.chunks(ctx.chunk):
             work.backward(groups, edges, [g[rows] for g in grads])

@@ -96,7 +96,7 @@ class Chunk:
             call()
         for c, y in enumerate(out):
             if self._depth[c]:
-                torch.mm(self._coupled(c), self.operands.weights[c], out=y.flatten(0, 1))
+                torch.mm(self._coupled(c), self.operands.weights[c], out=y.view(-1, y.shape[2]))
             else:
                 y.zero_()
 
@@ -128,7 +128,7 @@ class Chunk:
         """Hand over the derivatives of features, weights and mixings."""
         for x, at in zip(self.total.features, self._in_f):
             if x is not None:
-                x.flatten(1).copy_(self._dx[:, at])
+                x.view(x.shape[0], at.stop - at.start).copy_(self._dx[:, at])
         for W, dW in zip(self.total.weights, self._dW):
             if W is not None:
                 W.copy_(dW.T)
