@@ -11,6 +11,7 @@ import torch
 
 from .._arguments import whole
 from ..errors import RepError
+from ..ops.bundle import Bundle
 from ..ops.contract import ORDERS, cheaper, node_order
 from ..ops.formats import as_edges
 from ..ops.neighbours import Grouped, Neighbours
@@ -210,12 +211,13 @@ class PointConv(EquivariantModule):
         return graph.sort(edge_attr)
 
     def _node_order(self, x, edge_vec, edge_attr, graph: Neighbours) -> torch.Tensor:
-        kernel, layout = self.kernel, self.kernel.layout_out
+        kernel, layout, bundles = self.kernel, self.kernel.layout_out, self.kernel.bundles
         blocks = node_order(
             kernel.hidden(edge_vec, edge_attr),
             kernel.layout_in.blocks(x),
             graph,
-            list(zip(kernel.pairs, kernel.couplings, kernel.folded, self._orders(graph))),
+            list(zip(kernel.pairs, kernel.couplings, self._orders(graph, bundles))),
+            bundles,
             kernel.last,
             [(r.size, m) for r, m in zip(layout.irreps, layout.copies)],
             self.chunk,
@@ -224,23 +226,27 @@ class PointConv(EquivariantModule):
         out = layout.flat(blocks)
         return out / graph.degree.clamp(min=1).to(out.dtype)[:, None] if self.aggr == "mean" else out
 
-    def _orders(self, graph: Neighbours) -> list[str]:
+    def _orders(self, graph: Neighbours, bundles: list[Bundle]) -> list[str]:
         """The order of each pair, one for all pairs of a hidden irreducible."""
         k, edges = self.kernel, graph.padded_source.shape[0] if isinstance(graph, Grouped) else graph.num_edges
-        sizes: dict[int, list[tuple[int, ...]]] = {}
-        for pair, C, F in zip(k.pairs, k.couplings, k.folded):
-            if F is None or not isinstance(graph, Grouped):
-                sizes.setdefault(pair.a, []).append(())
-            else:
-                sizes.setdefault(pair.a, []).append((k.layout_in.copies[pair.b], *C.shape))
+        sent = {(a, b) for bundle in bundles for a in bundle.folds for b in bundle.inputs}
         found = {}
-        for a, each in sizes.items():
-            if () in each or self.contraction == "aggregate":
+        for a in {pair.a: None for pair in k.pairs}:
+            mine = [(pair, C) for pair, C in zip(k.pairs, k.couplings) if pair.a == a]
+            able = isinstance(graph, Grouped) and all((a, pair.b) in sent for pair, _ in mine)
+            if not able or self.contraction == "aggregate":
                 found[a] = "aggregate"
-            elif self.contraction == "auto":
-                found[a] = cheaper(edges, graph.num_targets, k.fields[a], k.widths[a], each)
-            else:
+            elif self.contraction == "message":
                 found[a] = "message"
+            else:
+                found[a] = cheaper(
+                    edges,
+                    graph.num_targets,
+                    k.fields[a],
+                    k.widths[a],
+                    [(k.layout_in.copies[pair.b], *C.shape) for pair, C in mine],
+                    [(x.channels, x.folds[a].shape[1] // x.size, x.size) for x in bundles if a in x.folds],
+                )
         return [found[pair.a] for pair in k.pairs]
 
     def _reference(self, x, edge_vec, edge_attr, graph: Neighbours) -> torch.Tensor:

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from ..errors import RepError
-from ..ops.contract import Field, Pair, fold, kernel_blocks
+from ..ops.bundle import Bundle, fold, ranges
+from ..ops.contract import Field, Pair, kernel_blocks
 from ..ops.coupled import Plan, plan, runs_on
 from ..rep import Rep
 from ..solver.coupling import couplings
@@ -95,6 +96,11 @@ class SteerableKernel(EquivariantModule):
         for k, m in zip(rows, self.layout_out.copies):
             self.weight.append(nn.Parameter(torch.empty(k, m), requires_grad=k > 0))
         self.register_buffer("deviation", torch.ones(()))
+        sent = [[0] * len(self.layout_in.irreps) for _ in irreps]
+        for pair, C in zip(self.pairs, self.couplings):
+            if fields[pair.a] < widths[pair.a]:
+                sent[pair.a][pair.b] = fields[pair.a] * len(C)
+        self._ranges = ranges([(r.size, m) for r, m in zip(self.layout_in.irreps, self.layout_in.copies)], sent)
         self._folds()
 
     def _reset_last(self, gain: float = 1.0) -> None:
@@ -165,11 +171,15 @@ class SteerableKernel(EquivariantModule):
     # ---- derived constants ----------------------------------------------------------------------------------
 
     def _folds(self) -> None:
-        for i, (pair, C) in enumerate(zip(self.pairs, self.couplings)):
-            s = self.fields[pair.a]
-            self.register_buffer(
-                f"_fold{i}", fold(C, s) if s < self.widths[pair.a] else None, persistent=False
-            )
+        """The couplings of each hidden irreducible that is mixed from fewer fields, folded for each bundle."""
+        for i, inputs in enumerate(self._ranges):
+            sizes = [self.layout_in.irreps[b].size for b in inputs]
+            for a, (s, u) in enumerate(zip(self.fields, self.widths)):
+                mine = [(p.b, C) for p, C in zip(self.pairs, self.couplings) if p.a == a and p.b in inputs]
+                F = None
+                if s < u and mine:
+                    F = fold([(sum(sizes[: b - inputs.start]), C) for b, C in mine], sum(sizes), s)
+                self.register_buffer(f"_fold{i}_{a}", F, persistent=False)
         found = None
         if runs_on(self.couplings[0]):
             inputs, outputs = (
@@ -191,8 +201,15 @@ class SteerableKernel(EquivariantModule):
         return [getattr(self, f"coupling{i}") for i in range(len(self.pairs))]
 
     @property
-    def folded(self) -> list[torch.Tensor | None]:
-        return [getattr(self, f"_fold{i}") for i in range(len(self.pairs))]
+    def bundles(self) -> list[Bundle]:
+        """The inputs, bundled, with the folded couplings of what may be sent as messages."""
+        found = []
+        for i, inputs in enumerate(self._ranges):
+            folds = {a: getattr(self, f"_fold{i}_{a}") for a in range(len(self.fields))}
+            size = sum(self.layout_in.irreps[b].size for b in inputs)
+            folds = {a: F for a, F in folds.items() if F is not None}
+            found.append(Bundle(inputs, size, self.layout_in.copies[inputs[0]], folds))
+        return found
 
     @property
     def plan(self) -> tuple[Plan, list[torch.Tensor]] | None:

@@ -9,24 +9,26 @@ from __future__ import annotations
 
 import torch
 
-from .chunk import Chunk, Operands
+from .bundle import Bundle
+from .chunk import Chunk
 from .neighbours import Grouped
+from .operands import Operands
 
 __all__ = ["blocked", "targets_at_a_time"]
 
-CACHE = 12 * 2**20  # bytes of intermediate results that are computed at a time
+CACHE = 10 * 2**20  # bytes of intermediate results that are computed at a time
 
 
-def targets_at_a_time(pairs, operands: Operands, graph: Grouped) -> int:
+def targets_at_a_time(pairs, bundles: list[Bundle], operands: Operands, graph: Grouped) -> int:
     """So many targets that what lies between inputs and outputs fits the cache, the same number each time."""
     rows, edges = max(1, sum(n for n, _ in graph.groups)), graph.padded_source.shape[0]
     per_edge = sum(x[0].numel() for x in (*operands.values, *operands.features) if len(x))
     per_row = 0
-    for pair, C, _, order in pairs:
+    for pair, C, order in pairs:
         (q, da, db), s, m = C.shape, operands.values[pair.a].shape[2], operands.features[pair.b].shape[2]
         per_row += 2 * q * operands.width(pair.a) * m
         if order == "message":
-            per_edge += s * q * (db + m)
+            per_edge += s * q * (next(x.size for x in bundles if pair.b in x.inputs) + 2 * m)
         else:
             per_row += 2 * da * operands.width(pair.a) * db * m
     per_row += per_edge * edges // rows
@@ -34,47 +36,51 @@ def targets_at_a_time(pairs, operands: Operands, graph: Grouped) -> int:
     return -(-rows // -(-rows // most))
 
 
-def blocked(pairs, operands: Operands, graph: Grouped, sizes, chunk: int, plain) -> list[torch.Tensor]:
+def blocked(
+    pairs, bundles: list[Bundle], operands: Operands, graph: Grouped, sizes, chunk: int, plain
+) -> list[torch.Tensor]:
     """Σ_e C (h_e ⊗ f_j) W, ``chunk`` targets at a time: (grouped targets, d_c, m_c) per output irreducible.
 
     Args:
-        pairs, graph, sizes: as :func:`emkernel.ops.contract.node_order` takes them.
+        pairs, bundles, graph, sizes: as :func:`emkernel.ops.contract.node_order` takes them.
         operands: its tensors.
         chunk: targets at a time.
         plain: the same function of operands as differentiable operations, for second derivatives.
     """
-    return list(_Blocked.apply(pairs, operands, graph, sizes, chunk, plain, *operands.flat()))
+    return list(_Blocked.apply(pairs, bundles, operands, graph, sizes, chunk, plain, *operands.flat()))
 
 
 class _Blocked(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, pairs, operands, graph, sizes, chunk, plain, *flat):
+    def forward(ctx, pairs, bundles, operands, graph, sizes, chunk, plain, *flat):
         # the places of the tensors; the tensors themselves are kept by save_for_backward
         ctx.places = operands.like([None] * len(flat))
-        ctx.args, ctx.chunk, ctx.plain = (pairs, graph, sizes), chunk, plain
+        ctx.args, ctx.chunk, ctx.plain = (pairs, bundles, graph, sizes), chunk, plain
         ctx.save_for_backward(*flat)
         rows = sum(n for n, _ in graph.groups)
         operands = operands.like(flat)
         out = [operands.features[0].new_empty(rows, d, m) for d, m in sizes]
-        work = Chunk(pairs, operands, graph, sizes)
+        work = Chunk(pairs, bundles, operands, graph, sizes)
         for groups, edges, rows in graph.chunks(chunk):
             work.forward(groups, edges, [y[rows] for y in out])
         return tuple(out)
 
     @staticmethod
     def backward(ctx, *grads):
-        flat, needed = ctx.saved_tensors, ctx.needs_input_grad[6:]
-        pairs, graph, sizes = ctx.args
+        flat, needed = ctx.saved_tensors, ctx.needs_input_grad[7:]
+        pairs, bundles, graph, sizes = ctx.args
         if torch.is_grad_enabled():  # of higher order
             flat = [None if x is None else x.view_as(x) for x in flat]
             out = ctx.plain(ctx.places.like(flat))
             out, along = zip(*[(y, g) for y, g in zip(out, grads) if y.requires_grad])
             wanted = [x for x, need in zip(flat, needed) if need]
             found = iter(torch.autograd.grad(out, wanted, along, create_graph=True, materialize_grads=True))
-            return *[None] * 6, *(next(found) if need else None for need in needed)
-        total = ctx.places.like([torch.zeros_like(x) if need else None for x, need in zip(flat, needed)])
-        work = Chunk(pairs, ctx.places.like(flat), graph, sizes, total)
+            return *[None] * 7, *(next(found) if need else None for need in needed)
+        # contiguous where the operand is a transposed view, as derivatives are written to flat views of them
+        zeros = [x.new_zeros(x.shape) if need else None for x, need in zip(flat, needed)]
+        total = ctx.places.like(zeros)
+        work = Chunk(pairs, bundles, ctx.places.like(flat), graph, sizes, total)
         for groups, edges, rows in graph.chunks(ctx.chunk):
             work.backward(groups, edges, [g[rows] for g in grads])
         work.finish()
-        return *[None] * 6, *total.flat()
+        return *[None] * 7, *total.flat()

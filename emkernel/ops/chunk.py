@@ -3,111 +3,119 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 
+from .bundle import Bundle
 from .neighbours import Grouped, Groups
+from .operands import Operands
 
-__all__ = ["Chunk", "Operands"]
+__all__ = ["Chunk"]
 
 
-@dataclass
-class Operands:
-    """The tensors of a contraction, or their derivatives, where None is none.
+@dataclass(frozen=True)
+class Sent:
+    """Messages t = M f that are one product on each edge.
 
     Attributes:
-        values: (E, d_a, s) per hidden irreducible.
-        gates: (E, u) per hidden irreducible; None with ``mix``, where h is the values.
-        mix: (s, u) per hidden irreducible.
-        features: (num_sources, d_b, m_b) per input irreducible.
-        weights: (K_c, m_c) per output irreducible.
+        name: of their arrays.
+        bundle: the inputs.
+        columns: theirs, in the features.
+        height: rows of M.
+        parts: of each hidden irreducible a its rows, the folded couplings and its pairs.
     """
 
-    values: list[torch.Tensor]
-    gates: list[torch.Tensor | None]
-    mix: list[torch.Tensor | None]
-    features: list[torch.Tensor]
-    weights: list[torch.Tensor]
-
-    def flat(self) -> list[torch.Tensor | None]:
-        return [x for f in fields(self) for x in getattr(self, f.name)]
-
-    def like(self, flat) -> Operands:
-        """Other tensors, or flags, in the same places."""
-        flat = iter(flat)
-        return Operands(*([next(flat) for _ in getattr(self, f.name)] for f in fields(self)))
-
-    def width(self, a: int) -> int:
-        """Channels u of a hidden irreducible."""
-        return self.values[a].shape[2] if self.mix[a] is None else self.mix[a].shape[1]
+    name: tuple[int, int]
+    bundle: Bundle
+    columns: slice
+    height: int
+    parts: dict[int, tuple[slice, torch.Tensor, list[int]]]
 
 
 class Chunk:
     """The contraction on one chunk after another.
 
     Fields h that are summed stand side by side in H (E, P), all features in f (E, R), and A = Σ_e h ⊗ f (n, P, R). Its
-    part of a pair (a, b) is permuted to B (n, d_a d_b, u m) and coupled to S (n, d_c, r u m) for each c. Where fields
-    are sent as messages instead, there are the coupled fields M (E, d_b, s Q), the messages t = M^T f (E, s Q, m) and
-    v = g w (E, s u), which make T (n, u, Q, m), and this the same S.
+    part of a pair (a, b) is permuted to B (n, d_a d_b, u m) and coupled to T (n, Q, u m). Where fields are sent as
+    messages, there are for each bundle of inputs the coupled fields M (E, s Q, D), the messages t = M f (E, s Q, m)
+    and v = g w (E, s u), which make T (n, u, Q m). All T are put in their places in S (n d_c, K_c), for each output c,
+    whose product with the weights is the output.
 
     What is done to these arrays is the same for all chunks of one shape: it is written down once, as a list of calls.
     """
 
-    def __init__(self, pairs, operands: Operands, graph: Grouped, sizes, total: Operands | None = None):
+    def __init__(
+        self, pairs, bundles: list[Bundle], operands: Operands, graph: Grouped, sizes, total: Operands | None = None
+    ):
         self.pairs, self.operands, self.sizes, self.source = pairs, operands, sizes, graph.padded_source
         self.total = total
         self._x = torch.cat([x.flatten(1) for x in operands.features], 1)
         self._dx = None if total is None else torch.zeros_like(self._x)
         self._needs_x = total is not None and any(x is not None for x in total.features)
         self._arrays: dict[tuple, torch.Tensor] = {}
-        self._written: dict[Groups, list[Callable]] = {}
-        messages = {p.a for p, *_, order in pairs if order == "message"}
+        self._written: dict[Groups, tuple[list[Callable], list[Callable]]] = {}
+        messages = {p.a for p, _, order in pairs if order == "message"}
         self._messages, self._sums = sorted(messages), [a for a in range(len(operands.values)) if a not in messages]
         self._in_h = _slices(operands.values[a].shape[1] * operands.width(a) for a in self._sums)
         self._in_h = dict(zip(self._sums, self._in_h))
         self._in_f = _slices(x[0].numel() for x in operands.features)
         # the rows of the weights that belong to each pair and output
         self._rows: list[list[slice]] = []
-        start = [0] * len(sizes)
+        self._depth = [0] * len(sizes)
         for p, *_ in pairs:
             self._rows.append([])
             for c, r in p.parts:
-                end = start[c] + r * operands.width(p.a) * operands.features[p.b].shape[2]
-                self._rows[-1].append(slice(start[c], end))
-                start[c] = end
+                start, self._depth[c] = self._depth[c], self._depth[c] + self._channels(p) * r
+                self._rows[-1].append(slice(start, self._depth[c]))
+        # transposed, as products with few columns are slow
+        self._dW = [] if total is None else [w.new_zeros(w.shape[::-1]) for w in operands.weights]
+        # dv^T g (s u, u), of which the derivative of w is a diagonal
+        self._meet = {a: w.new_zeros(w.numel(), w.shape[1]) for a, w in enumerate(operands.mix) if a in messages}
+        self._sent = [sent for k, bundle in enumerate(bundles) for sent in self._products(k, bundle)]
+
+    def _products(self, k: int, bundle: Bundle) -> Iterator[Sent]:
+        """The products of a bundle: one for all hidden irreducibles of a single field, and one for each other."""
+        of = {a: [i for i, (p, *_) in enumerate(self.pairs) if p.a == a and p.b in bundle.inputs] for a in bundle.folds}
+        ready = [a for a in self._messages if of.get(a)]
+        single = [a for a in ready if self.operands.values[a].shape[2] == 1]
+        at = slice(self._in_f[bundle.inputs[0]].start, self._in_f[bundle.inputs[-1]].stop)
+        for joint in [single] * bool(single) + [[a] for a in ready if a not in single]:
+            heights = [self.operands.values[a].shape[2] * sum(len(self.pairs[i][1]) for i in of[a]) for a in joint]
+            parts = {a: (rows, bundle.folds[a], of[a]) for a, rows in zip(joint, _slices(heights))}
+            yield Sent((k, joint[0]), bundle, at, sum(heights), parts)
 
     def forward(self, groups: Groups, edges: slice, out: list[torch.Tensor]) -> None:
         """Fill the rows of a chunk."""
         self._shape(groups)
         if groups not in self._written:
-            self._calls, self._begun = [], set()
-            self._couple(groups)
-            for i, (p, *_) in enumerate(self.pairs):
-                for (c, _), rows, S in zip(p.parts, self._rows[i], self._coupled("S", i)):
-                    self._add(torch.addmm, S, self.operands.weights[c][rows], to=self._outputs(c))
-            self._written[groups] = self._calls
+            self._written[groups] = self._written_down(self._couple, groups), []
         self._load(edges)
-        for call in self._written[groups]:
+        for call in self._written[groups][0]:
             call()
-        made = {c for p, *_ in self.pairs for c, _ in p.parts}
         for c, y in enumerate(out):
-            y.flatten(0, 1).copy_(self._outputs(c)) if c in made else y.zero_()
+            if self._depth[c]:
+                torch.mm(self._coupled(c), self.operands.weights[c], out=y.view(-1, y.shape[2]))
+            else:
+                y.zero_()
 
     def backward(self, groups: Groups, edges: slice, grads: list[torch.Tensor]) -> None:
         """Add the derivatives of a chunk to the total."""
         self._shape(groups)
         if groups not in self._written:
-            self._calls, self._begun = [], set()
-            self._couple(groups)
-            self._uncouple(groups)
-            self._factors()
-            self._written[groups] = self._calls
+            couple = self._written_down(self._couple, groups)
+            self._written[groups] = couple, self._written_down(self._uncouple, groups)
         self._load(edges)
+        for call in self._written[groups][0]:
+            call()
         for c, g in enumerate(grads):
-            self._outputs(c).copy_(g.flatten(0, 1))
-        for call in self._written[groups]:
+            if self._depth[c]:
+                S, g = self._coupled(c), g.flatten(0, 1)
+                if self.total.weights[c] is not None:
+                    self._dW[c].addmm_(g.T, S)
+                torch.mm(g, self.operands.weights[c].T, out=S)
+        for call in self._written[groups][1]:
             call()
         if self._needs_x:
             self._dx.index_add_(0, self.source[edges], self._array("df", shape=(self.e, self._x.shape[1])))
@@ -117,10 +125,16 @@ class Chunk:
                     x[edges] = self._array(name, a, shape=(self.e, *x.shape[1:]))
 
     def finish(self) -> None:
-        """Hand over the derivatives of the features."""
+        """Hand over the derivatives of features, weights and mixings."""
         for x, at in zip(self.total.features, self._in_f):
             if x is not None:
-                x.flatten(1).copy_(self._dx[:, at])
+                x.view(x.shape[0], at.stop - at.start).copy_(self._dx[:, at])
+        for W, dW in zip(self.total.weights, self._dW):
+            if W is not None:
+                W.copy_(dW.T)
+        for a, both in self._meet.items():
+            if (w := self.total.mix[a]) is not None:
+                w.copy_(both.unflatten(0, w.shape).diagonal(dim1=1, dim2=2))
 
     # ---- arrays and calls -----------------------------------------------------------------------------------
 
@@ -137,6 +151,11 @@ class Chunk:
             self._written.clear()
         return self._arrays[name][:size].view(shape)
 
+    def _written_down(self, what: Callable, groups: Groups) -> list[Callable]:
+        self._calls, self._begun = [], set()
+        what(groups)
+        return self._calls
+
     def _do(self, f: Callable, *args, **kwargs) -> None:
         self._calls.append(partial(f, *args, **kwargs))
 
@@ -148,8 +167,7 @@ class Chunk:
 
     def _load(self, edges: slice) -> None:
         """What the calls start from."""
-        f = self._array("f", shape=(self.e, self._x.shape[1]))
-        torch.index_select(self._x, 0, self.source[edges], out=f)
+        torch.index_select(self._x, 0, self.source[edges], out=self._features("f"))
         for name, whole in (("Y", self.operands.values), ("g", self.operands.gates)):
             for a, x in enumerate(whole):
                 if x is not None:
@@ -159,6 +177,10 @@ class Chunk:
         """Y (E, d_a, s) or g (E, u), or its derivative."""
         whole = (self.operands.values if name.endswith("Y") else self.operands.gates)[a]
         return self._array(name, a, shape=(self.e, *whole.shape[1:]))
+
+    def _features(self, name: str) -> torch.Tensor:
+        """f (E, R), or its derivative."""
+        return self._array(name, shape=(self.e, self._x.shape[1]))
 
     def _fields(self, name: str) -> torch.Tensor:
         """H (E, P), or its derivative."""
@@ -172,37 +194,31 @@ class Chunk:
         """v (E, s u), or its derivative."""
         return self._array(name, a, shape=(self.e, self.operands.mix[a].numel()))
 
-    def _outputs(self, c: int) -> torch.Tensor:
-        """The output, or its derivative (n d_c, m_c)."""
-        d, m = self.sizes[c]
-        return self._array("y", c, shape=(self.n * d, m))
+    def _sum(self) -> torch.Tensor:
+        """A (n, P, R), or its derivative."""
+        return self._array("A", shape=(self.n, self._fields("H").shape[1], self._x.shape[1]))
 
-    def _coupled(self, name: str, i: int) -> list[torch.Tensor]:
-        """S (n d_c, r u m) for each output of a pair, or its derivative."""
-        return [
-            self._array(name, i, c, shape=(self.n * self.sizes[c][0], rows.stop - rows.start))
-            for (c, _), rows in zip(self.pairs[i][0].parts, self._rows[i])
-        ]
+    def _part(self, p) -> torch.Tensor:
+        """The part of A of a pair (n, d_a, u, d_b, m)."""
+        part = self._sum()[:, self._in_h[p.a], self._in_f[p.b]].unflatten(1, (-1, self.operands.width(p.a)))
+        return part.unflatten(3, self.operands.features[p.b].shape[1:])
 
-    def _pieces(self, name: str, i: int, T: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Each S (n, d_c, r, u, m) of a pair, or its derivative, and its part of T (n, Q, u, m)."""
+    def _channels(self, p) -> int:
+        """u m of a pair."""
+        return self.operands.width(p.a) * self.operands.features[p.b].shape[2]
+
+    def _coupled(self, c: int) -> torch.Tensor:
+        """S (n d_c, K_c), or its derivative."""
+        return self._array("S", c, shape=(self.n * self.sizes[c][0], self._depth[c]))
+
+    def _pieces(self, i: int, T: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Each part (n, d_c, r, u, m) of S to which a pair contributes, and that of its T (n, Q, u, m)."""
         at = 0
-        for (c, r), S in zip(self.pairs[i][0].parts, self._coupled(name, i)):
+        for (c, r), rows in zip(self.pairs[i][0].parts, self._rows[i]):
             d = self.sizes[c][0]
-            yield S.view(self.n, d, r, *T.shape[2:]), T[:, at : at + d * r].unflatten(1, (d, r))
+            S = self._coupled(c).view(self.n, d, -1)[:, :, rows].unflatten(2, (r, *T.shape[2:]))
+            yield S, T[:, at : at + d * r].unflatten(1, (d, r))
             at += d * r
-
-    def _coupling(self, i: int) -> Iterator[torch.Tensor]:
-        """C (n, d_c r, d_a d_b) for each output of a pair."""
-        p, C, *_ = self.pairs[i]
-        for part in C.flatten(1).split([self.sizes[c][0] * r for c, r in p.parts]):
-            yield part.expand(self.n, -1, -1)
-
-    def _dimensions(self, i: int) -> tuple[int, ...]:
-        """Q, d_a, d_b, s, u, m of a pair."""
-        p, C, *_ = self.pairs[i]
-        ops = self.operands
-        return *C.shape, ops.values[p.a].shape[2], ops.width(p.a), ops.features[p.b].shape[2]
 
     # ---- what is done to a chunk ----------------------------------------------------------------------------
 
@@ -219,104 +235,91 @@ class Chunk:
         for a in self._messages:
             w = self.operands.mix[a]
             self._do(torch.mul, self._factor("g", a)[:, None], w, out=self._gates("v", a).view(-1, *w.shape))
-        f, H = self._array("f", shape=(self.e, self._x.shape[1])), self._fields("H")
-        A = self._array("A", shape=(self.n, H.shape[1], f.shape[1]))
+        f = self._features("f")
         if self._sums:
-            for H_, f_, A_ in _views(groups, 1, H, f, A):
+            for H_, f_, A_ in _views(groups, 1, self._fields("H"), f, self._sum()):
                 self._do(torch.bmm, H_.mT, f_, out=A_)
-        for i, (p, _, F, order) in enumerate(self.pairs):
-            q, da, db, s, u, m = self._dimensions(i)
+        for i, (p, C, order) in enumerate(self.pairs):
             if order == "message":
-                M = self._array("M", i, shape=(self.e, db, s * q))
-                self._do(torch.mm, self._factor("Y", p.a).flatten(1), F, out=M.flatten(1))
-                t = self._array("t", i, shape=(self.e, s * q, m))
-                self._do(torch.bmm, M.mT, f[:, self._in_f[p.b]].unflatten(1, (db, m)), out=t)
-                T = self._array("T", shape=(self.n, u, q * m))
-                for v_, t_, T_ in _views(groups, s, self._gates("v", p.a), t.flatten(1), T):
+                continue
+            part = self._part(p).transpose(2, 3)
+            T = part[:, 0]
+            if not p.is_identity:
+                B = self._array("B", shape=part.shape)
+                self._do(B.copy_, part)
+                T = self._array("T", shape=(self.n, len(C), *part.shape[3:]))
+                C = C.flatten(1).expand(self.n, -1, -1)
+                self._do(torch.bmm, C, B.flatten(3).flatten(1, 2), out=T.flatten(2))
+            for S, piece in self._pieces(i, T):
+                self._do(S.copy_, piece)
+        for sent in self._sent:
+            M, t = self._messages_of(sent)
+            for a, (rows, F, _) in sent.parts.items():
+                self._do(torch.mm, self._factor("Y", a).flatten(1), F, out=M[:, rows].flatten(1))
+            self._do(torch.bmm, M, self._inputs(sent, f), out=t)
+            for a, (rows, *_) in sent.parts.items():
+                T = self._received(sent, a)
+                for v_, t_, T_ in self._views(groups, a, self._gates("v", a), t[:, rows], T):
                     self._do(torch.bmm, v_.mT, t_, out=T_)
-                for S, piece in self._pieces("S", i, T.view(self.n, u, q, m).transpose(1, 2)):
+                for S, piece in self._places(sent, a, T):
                     self._do(S.copy_, piece)
-                continue
-            part = self._part(A, p).transpose(2, 3)
-            if p.is_identity:
-                for S, piece in self._pieces("S", i, part[:, 0]):
-                    self._do(S.copy_, piece)
-                continue
-            B = self._array("B", shape=(self.n, da, db, u, m))
-            self._do(B.copy_, part)
-            for C, S in zip(self._coupling(i), self._coupled("S", i)):
-                self._do(torch.bmm, C, B.view(self.n, da * db, u * m), out=S.view(*C.shape[:2], u * m))
-
-    def _part(self, A: torch.Tensor, p) -> torch.Tensor:
-        """The part of A of a pair (n, d_a, u, d_b, m)."""
-        part = A[:, self._in_h[p.a], self._in_f[p.b]].unflatten(1, (-1, self.operands.width(p.a)))
-        return part.unflatten(3, self.operands.features[p.b].shape[1:])
 
     def _uncouple(self, groups: Groups) -> None:
-        """From the derivatives of the output to those of H, v, Y and f."""
-        for i, (p, *_) in enumerate(self.pairs):
-            for (c, _), rows, S, dS in zip(p.parts, self._rows[i], self._coupled("S", i), self._coupled("dS", i)):
-                g = self._outputs(c)
-                self._do(torch.mm, g, self.operands.weights[c][rows].T, out=dS)
-                if (dW := self.total.weights[c]) is not None:
-                    self._do(dW[rows].addmm_, S.T, g)
-        H, dH = self._fields("H"), self._fields("dH")
-        f, df = (self._array(name, shape=(self.e, self._x.shape[1])) for name in ("f", "df"))
-        A = self._array("A", shape=(self.n, H.shape[1], f.shape[1]))
+        """From the derivatives of S to those of Y, g, w and f."""
+        f, df = self._features("f"), self._features("df")
         coupled = {(p.a, p.b) for p, *_ in self.pairs}
         if any((a, b) not in coupled for a in self._sums for b in range(len(self._in_f))):
-            self._do(A.zero_)
-        for i, (p, *_, order) in enumerate(self.pairs):
+            self._do(self._sum().zero_)
+        for i, (p, C, order) in enumerate(self.pairs):
             if order == "message":
                 continue
-            _, da, db, _, u, m = self._dimensions(i)
-            part = self._part(A, p)
-            if p.is_identity:
-                for dS, piece in self._pieces("dS", i, part[:, 0].transpose(1, 2)):
-                    self._do(piece.copy_, dS)
-                continue
-            B = self._array("B", shape=(self.n, da * db, u * m))
-            for k, (C, dS) in enumerate(zip(self._coupling(i), self._coupled("dS", i))):
-                self._do(torch.baddbmm, B, C.mT, dS.view(*C.shape[:2], u * m), beta=float(k > 0), out=B)
-            self._do(part.copy_, B.view(self.n, da, db, u, m).transpose(2, 3))
+            part = self._part(p).transpose(2, 3)
+            T = part[:, 0] if p.is_identity else self._array("T", shape=(self.n, len(C), *part.shape[3:]))
+            for S, piece in self._pieces(i, T):
+                self._do(piece.copy_, S)
+            if not p.is_identity:
+                B = self._array("B", shape=part.shape)
+                C = C.flatten(1).T.expand(self.n, -1, -1)
+                self._do(torch.bmm, C, T.flatten(2), out=B.flatten(3).flatten(1, 2))
+                self._do(part.copy_, B)
         if self._sums:
-            for dH_, f_, A_ in _views(groups, 1, dH, f, A):
+            for dH_, f_, A_ in _views(groups, 1, self._fields("dH"), f, self._sum()):
                 self._do(torch.bmm, f_, A_.mT, out=dH_)
-        if self._needs_x:
-            if not self._sums:
-                self._do(df.zero_)
-            else:
-                for H_, df_, A_ in _views(groups, 1, H, df, A):
-                    self._do(torch.bmm, H_, A_, out=df_)
-        for i, (*_, order) in enumerate(self.pairs):
-            if order == "message":
-                self._unsend(groups, i, f, df)
+        if self._needs_x and self._sums:
+            for H_, df_, A_ in _views(groups, 1, self._fields("H"), df, self._sum()):
+                self._do(torch.bmm, H_, A_, out=df_)
+        elif self._needs_x:
+            self._do(df.zero_)
+        for sent in self._sent:
+            for a in sent.parts:
+                self._unsend(groups, sent, a, f, df)
+        self._factors()
 
-    def _unsend(self, groups: Groups, i: int, f: torch.Tensor, df: torch.Tensor) -> None:
-        """The derivatives of the messages of a pair."""
-        p, _, F, _ = self.pairs[i]
-        q, da, db, s, u, m = self._dimensions(i)
-        needs_y = self.total.values[p.a] is not None
-        dT = self._array("dT", shape=(self.n, u, q * m))
-        for dS, piece in self._pieces("dS", i, dT.view(self.n, u, q, m).transpose(1, 2)):
-            self._do(piece.copy_, dS)
-        v, dv = self._gates("v", p.a), self._gates("dv", p.a)
-        t, dt = (self._array(*name, shape=(self.e, s * q, m)) for name in (("t", i), ("dt",)))
-        for dv_, t_, dT_ in _views(groups, s, dv, t.flatten(1), dT):
+    def _unsend(self, groups: Groups, sent: Sent, a: int, f: torch.Tensor, df: torch.Tensor) -> None:
+        """The derivatives of the messages of a hidden irreducible."""
+        (rows, F, _), (M, t), dT = sent.parts[a], self._messages_of(sent), self._received(sent, a)
+        for S, piece in self._places(sent, a, dT):
+            self._do(piece.copy_, S)
+        for dv_, t_, dT_ in self._views(groups, a, self._gates("dv", a), t[:, rows], dT):
             self._add(torch.baddbmm, t_, dT_.mT, to=dv_)
+        needs_y = self.total.values[a] is not None
         if not (self._needs_x or needs_y):
             return
-        for v_, dt_, dT_ in _views(groups, s, v, dt.flatten(1), dT):
+        dt = self._array("dt", shape=t[:, rows].shape)
+        for v_, dt_, dT_ in self._views(groups, a, self._gates("v", a), dt, dT):
             self._do(torch.bmm, v_, dT_, out=dt_)
-        at = self._in_f[p.b]
         if needs_y:
-            dM = self._array("dM", shape=(self.e, db, s * q))
-            self._do(torch.bmm, f[:, at].unflatten(1, (db, m)), dt.mT, out=dM)
-            self._add(torch.addmm, dM.flatten(1), F.T, to=self._factor("dY", p.a).flatten(1))
+            dM = self._array("dM", shape=M[:, rows].shape)
+            self._do(torch.bmm, dt, self._inputs(sent, f).mT, out=dM)
+            self._add(torch.addmm, dM.flatten(1), F.T, to=self._factor("dY", a).flatten(1))
         if self._needs_x:
-            more = self._array("more", shape=(self.e, db, m))
-            self._do(torch.bmm, self._array("M", i, shape=(self.e, db, s * q)), dt, out=more)
-            self._do(df[:, at].add_, more.flatten(1))
+            to = self._inputs(sent, df)
+            if to.is_contiguous():
+                self._do(torch.baddbmm, to, M[:, rows].mT, dt, out=to)
+            else:
+                more = self._array("more", shape=to.shape)
+                self._do(torch.bmm, M[:, rows].mT, dt, out=more)
+                self._do(to.add_, more)
 
     def _factors(self) -> None:
         """From the derivatives of H and v to those of Y, g and w."""
@@ -337,14 +340,42 @@ class Chunk:
                 self._do(total.mix[a].addmm_, Y.flatten(0, 1).T, dz.flatten(0, 1))
         for a in self._messages:
             w = self.operands.mix[a]
-            dv = self._gates("dv", a).view(-1, *w.shape)
-            if total.gates[a] is not None:
-                both = self._array("dvw", a, shape=dv.shape)
-                self._do(torch.mul, dv, w, out=both)
-                self._do(torch.sum, both, 1, out=self._factor("dg", a))
+            g, dg, dv = self._factor("g", a), self._factor("dg", a), self._gates("dv", a)
             if total.mix[a] is not None:
-                self._do(dv.mul_, self._factor("g", a)[:, None])
-                self._do(_add_sum, total.mix[a], dv)
+                self._do(self._meet[a].addmm_, dv.T, g)
+            if total.gates[a] is not None and len(w) == 1:
+                self._do(torch.mul, dv, w, out=dg)
+            elif total.gates[a] is not None:
+                self._do(dv.view(-1, *w.shape).mul_, w)
+                self._do(torch.sum, dv.view(-1, *w.shape), 1, out=dg)
+
+    # ---- messages -------------------------------------------------------------------------------------------
+
+    def _messages_of(self, sent: Sent) -> tuple[torch.Tensor, torch.Tensor]:
+        """M (E, s Q, D) and t (E, s Q, m)."""
+        M, t = (self.e, sent.height, sent.bundle.size), (self.e, sent.height, sent.bundle.channels)
+        return self._array("M", *sent.name, shape=M), self._array("t", *sent.name, shape=t)
+
+    def _inputs(self, sent: Sent, f: torch.Tensor) -> torch.Tensor:
+        """The inputs of a bundle (E, D, m), or their derivatives."""
+        return f[:, sent.columns].unflatten(1, (-1, sent.bundle.channels))
+
+    def _received(self, sent: Sent, a: int) -> torch.Tensor:
+        """T (n, u, Q m), or its derivative."""
+        rows = sum(len(self.pairs[i][1]) for i in sent.parts[a][2])
+        return self._array("T", shape=(self.n, self.operands.width(a), rows * sent.bundle.channels))
+
+    def _places(self, sent: Sent, a: int, T: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Each part of S to which the messages contribute, and that of T."""
+        at, T = 0, T.unflatten(2, (-1, sent.bundle.channels)).transpose(1, 2)
+        for i in sent.parts[a][2]:
+            q = len(self.pairs[i][1])
+            yield from self._pieces(i, T[:, at : at + q])
+            at += q
+
+    def _views(self, groups: Groups, a: int, v: torch.Tensor, t: torch.Tensor, T: torch.Tensor):
+        """What enters T = Σ_e v^T t for each group of targets."""
+        return _views(groups, self.operands.values[a].shape[2], v, t.flatten(1), T)
 
 
 def _slices(sizes) -> list[slice]:
@@ -353,10 +384,6 @@ def _slices(sizes) -> list[slice]:
         out.append(slice(at, at + n))
         at += n
     return out
-
-
-def _add_sum(to: torch.Tensor, x: torch.Tensor) -> None:
-    to.add_(x.sum(0))
 
 
 def _views(groups: Groups, each: int, left: torch.Tensor, right: torch.Tensor, node: torch.Tensor):

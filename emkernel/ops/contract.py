@@ -10,7 +10,8 @@ for each hidden irreducible a:
 
 - "aggregate" sums A_i = Σ_e h_e ⊗ f_j over the neighbours and couples it at the node;
 - "message" uses that h_e^a = (Y_e^a w) · g_e is a few fields Y, polynomials of the edge vector for instance, mixed to
-  many channels: it couples Y_e to f_j on the edge, and the gates g_e w join in the sum over the neighbours.
+  many channels: it couples Y_e to f_j on the edge, for several b in one product (:mod:`emkernel.ops.bundle`), and the
+  gates g_e w join in the sum over the neighbours.
 
 On a CPU targets are taken a chunk at a time, so that what lies between edges and weights stays in the cache, and none
 of it is kept: the backward pass computes it again (:mod:`emkernel.ops.blocked`). On a GPU, where targets are not
@@ -25,15 +26,15 @@ from dataclasses import dataclass, replace
 import torch
 
 from .blocked import blocked, targets_at_a_time
-from .chunk import Operands
+from .bundle import Bundle
 from .coupled import Plan, coupled
 from .fused import outer_sum
 from .neighbours import CSR, Grouped, Groups, Neighbours
+from .operands import Operands
 
-__all__ = ["ORDERS", "Field", "Pair", "cheaper", "fold", "kernel_blocks", "node_order"]
+__all__ = ["ORDERS", "Field", "Pair", "cheaper", "kernel_blocks", "node_order"]
 
 ORDERS = ("aggregate", "message")
-FOLD_LIMIT = 2**18  # numbers
 
 
 @dataclass(frozen=True)
@@ -73,34 +74,38 @@ class Field:
         return self.values if self.mix is None else (self.values @ self.mix) * self.gates[:, None]
 
 
-def fold(coupling: torch.Tensor, fields: int) -> torch.Tensor | None:
-    """(Q, d_a, d_b) -> (d_a s, d_b s Q): one matrix on s fields at once, diagonal in them; None where it is large."""
-    q, da, db = coupling.shape
-    if da * db * q * fields**2 > FOLD_LIMIT:
-        return None
-    eye = torch.eye(fields, dtype=coupling.dtype, device=coupling.device)
-    return torch.einsum("qab,st->asbtq", coupling, eye).reshape(da * fields, db * fields * q)
+def cheaper(
+    edges: int,
+    nodes: int,
+    fields: int,
+    width: int,
+    pairs: list[tuple[int, int, int, int]],
+    products: list[tuple[int, int, int]],
+) -> str:
+    """The cheaper order for a hidden irreducible of s fields and u channels.
 
+    Counts what differs, in multiplications of large matrix products: those, numbers and rows that are permuted, calls
+    of small products, and products of fewer than 400 multiplications, which are done one by one.
+    ``benchmarks/orders.py`` compares the choice with what is measured.
 
-def cheaper(edges: int, nodes: int, fields: int, width: int, pairs: list[tuple[int, int, int, int]]) -> str:
-    """The cheaper order for a hidden irreducible of s fields and u channels, from sizes (m, Q, d_a, d_b) of its pairs.
-
-    Counts what differs, in multiplications of large matrix products: those, numbers that are permuted, and small matrix
-    products, those of fewer than 400 multiplications in a loop that is not vectorised. The weights are fitted to the
-    times of ``benchmarks/orders.py``, which compares the choice with what is measured.
+    Args:
+        edges, nodes: of the graph.
+        fields, width: s and u.
+        pairs: (m, Q, d_a, d_b) of each pair.
+        products: (m, s Q, D) of each bundle to which it is sent.
     """
-    tiny, slow = 400, 110
+    call = 3000
     aggregate = message = 0.0
     for m, q, da, db in pairs:
-        outer, product = width * m * da * db, fields * q * db * m
-        aggregate += (
-            edges * outer * (slow if edges * outer < tiny * nodes else 1) + 26 * edges * width * da * db
-        )
-        aggregate += nodes * width * da * db * (15 * q * m + 1650)
-        message += edges * product * (slow if product < tiny else slow / 2)
-        message += edges * fields * q * (5 * m * width + fields * da * db) + nodes * q * width * (
-            19 * m + 1900
-        )
+        outer = width * m * da * db
+        aggregate += 5 * edges * outer
+        aggregate += 3 * nodes * (outer * (6 + 1.3 * q) + 100 * width * da * db + call)
+        message += 7 * edges * fields * width * q * m
+    aggregate += 220 * edges * width * pairs[0][2]
+    for m, height, size in products:
+        product = height * size * m
+        each = 90 * product if product < 400 else call + (2 if m >= 16 else 6) * product
+        message += 3 * edges * (each + 12 * height * size) + 4 * nodes * call
     return "message" if message < aggregate else "aggregate"
 
 
@@ -108,7 +113,8 @@ def node_order(
     hidden: list[Field],
     features: list[torch.Tensor],
     graph: Neighbours,
-    pairs: list[tuple[Pair, torch.Tensor, torch.Tensor | None, str]],
+    pairs: list[tuple[Pair, torch.Tensor, str]],
+    bundles: list[Bundle],
     weights: list[torch.Tensor],
     sizes: list[tuple[int, int]],
     chunk: int | None = None,
@@ -120,7 +126,8 @@ def node_order(
         hidden: per hidden irreducible, edges in the order of ``graph``.
         features: (num_sources, d_b, m_b) per input irreducible.
         graph: the neighbours.
-        pairs: each pair with its coupling (Q, d_a, d_b), the coupling folded or None, and its order; sorted by (b, a).
+        pairs: each pair with its coupling (Q, d_a, d_b) and its order, one for all pairs of a; sorted by (b, a).
+        bundles: the inputs in order, with the folded couplings of what is sent as messages.
         weights: (K_c, m_c) per output irreducible, rows ordered (b, a, coupling, hidden channel, input channel).
         sizes: (d_c, m_c) per output irreducible.
         chunk: targets at a time, or None: as many as keep what lies between in the cache, all of them on a GPU. It has
@@ -138,28 +145,27 @@ def node_order(
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         operands = operands.like([None if x is None else x.to(dtype) for x in operands.flat()])
-        pairs = [(p, C.to(dtype), None if F is None else F.to(dtype), order) for p, C, F, order in pairs]
+        pairs = [(p, C.to(dtype), order) for p, C, order in pairs]
+        bundles = [replace(x, folds={a: F.to(dtype) for a, F in x.folds.items()}) for x in bundles]
         plan = plan and (plan[0], [plan[1][0].to(dtype), *plan[1][1:]])
     with torch.autocast(device, enabled=False):
+        if isinstance(graph, CSR) and plan is None:
+            return _contract(operands, pairs, bundles, sizes, graph)
         if isinstance(graph, CSR):
-            return (
-                _contract(operands, pairs, sizes, graph)
-                if plan is None
-                else _split(operands, pairs, sizes, graph, *plan)
-            )
+            return _split(operands, pairs, bundles, sizes, graph, *plan)
         operands.values = [graph.pad(x) for x in operands.values]
         operands.gates = [None if x is None else graph.pad(x) for x in operands.gates]
 
         def plain(operands: Operands) -> list[torch.Tensor]:
-            return _contract(operands, pairs, sizes, graph)
+            return _contract(operands, pairs, bundles, sizes, graph)
 
         if chunk is None and device == "cpu":
-            chunk = targets_at_a_time(pairs, operands, graph)
+            chunk = targets_at_a_time(pairs, bundles, operands, graph)
         whole = chunk is None or chunk >= sum(n for n, _ in graph.groups)
         if whole or torch.compiler.is_compiling() or _transformed(operands):
             out = plain(operands)
         else:
-            out = blocked(pairs, operands, graph, sizes, chunk, plain)
+            out = blocked(pairs, bundles, operands, graph, sizes, chunk, plain)
     return [graph.restore(y.flatten(1)).unflatten(1, y.shape[1:]) for y in out]
 
 
@@ -174,40 +180,31 @@ def _transformed(operands: Operands) -> bool:
 
 
 def _contract(
-    operands: Operands, pairs, sizes: list[tuple[int, int]], graph: Neighbours
+    operands: Operands, pairs, bundles: list[Bundle], sizes: list[tuple[int, int]], graph: Neighbours
 ) -> list[torch.Tensor]:
     """(targets, d_c, m_c) per output irreducible as operations that can be differentiated any number of times."""
     hidden = [Field(*x) for x in zip(operands.values, operands.mix, operands.gates)]
     features = operands.features
-    summed = (
-        _Sums(hidden, features, graph) if isinstance(graph, CSR) else _GroupedSums(hidden, features, graph)
-    )
-    coupled: dict[tuple[int, int], list[torch.Tensor]] = {}
-    for pair, C, F, order in pairs:
-        if order == "message" and isinstance(graph, Grouped):
-            S = _message(hidden[pair.a], summed.gathered[pair.b], graph.groups, C, F)
-        else:
-            S = _couple(summed(pair.a, pair.b), None if pair.is_identity else C)
+    summed = _Sums(hidden, features, graph) if isinstance(graph, CSR) else _GroupedSums(hidden, features, graph)
+    sent = {}
+    if isinstance(graph, Grouped):
+        sent = {i: S for bundle in bundles for i, S in _messages(hidden, summed.gathered, pairs, bundle, graph.groups)}
+    coupled: list[list[torch.Tensor]] = [[] for _ in sizes]
+    for i, (pair, C, _) in enumerate(pairs):
+        S = sent[i] if i in sent else _couple(summed(pair.a, pair.b), None if pair.is_identity else C)
         pieces = S.split([sizes[c][0] * r for c, r in pair.parts], 1) if len(pair.parts) > 1 else [S]
         for (c, r), piece in zip(pair.parts, pieces):
-            coupled.setdefault((c, pair.b), []).append(piece.unflatten(1, (sizes[c][0], r)))
-    out: list[torch.Tensor | None] = [None] * len(sizes)
-    start = [0] * len(sizes)
-    for (c, _), pieces in coupled.items():
-        pieces = [x.flatten(2) for x in pieces]  # of one width for each hidden irreducible
-        S = (pieces[0] if len(pieces) == 1 else torch.cat(pieces, 2)).flatten(0, 1)
-        W = operands.weights[c][start[c] : start[c] + S.shape[1]]
-        start[c] += S.shape[1]
-        out[c] = S @ W if out[c] is None else torch.addmm(out[c], S, W)
-    rows = summed.rows
-    return [
-        features[0].new_zeros(rows, d, m) if y is None else y.reshape(rows, d, m)
-        for y, (d, m) in zip(out, sizes)
-    ]
+            coupled[c].append(piece.unflatten(1, (sizes[c][0], r)).flatten(2))
+    out = []
+    for (d, m), S, W in zip(sizes, coupled, operands.weights):
+        if S:
+            S = (S[0] if len(S) == 1 else torch.cat(S, 2)).flatten(0, 1)
+        out.append((S @ W).reshape(summed.rows, d, m) if len(S) else features[0].new_zeros(summed.rows, d, m))
+    return out
 
 
 def _split(
-    operands: Operands, pairs, sizes, graph: CSR, plan: Plan, tables: list[torch.Tensor]
+    operands: Operands, pairs, bundles, sizes, graph: CSR, plan: Plan, tables: list[torch.Tensor]
 ) -> list[torch.Tensor]:
     """The pairs of the plan coupled on the edges, all others at the targets."""
     hidden = [Field(*x) for x in zip(operands.values, operands.mix, operands.gates)]
@@ -223,7 +220,7 @@ def _split(
         others,
     )
     pairs = [(replace(pair, a=at[pair.a]), *x) for pair, *x in pairs]
-    return [x + y for x, y in zip(out, _contract(rest, pairs, sizes, graph))]
+    return [x + y for x, y in zip(out, _contract(rest, pairs, bundles, sizes, graph))]
 
 
 def _rows(w: torch.Tensor, spans) -> torch.Tensor:
@@ -273,13 +270,20 @@ def _couple(A: torch.Tensor, C: torch.Tensor | None) -> torch.Tensor:
     return (C.flatten(1) @ A.flatten(3).flatten(1, 2)).unflatten(2, (u, m))
 
 
-def _message(field: Field, x: torch.Tensor, groups: Groups, C: torch.Tensor, F: torch.Tensor) -> torch.Tensor:
-    """Σ_e g_e w (C Y_e f_j): (targets, Q, u, m)."""
-    (q, _, db), s, m = C.shape, field.values.shape[2], x.shape[2]
-    M = (field.values.flatten(1) @ F).unflatten(1, (db, s * q))
-    t = torch.bmm(M.transpose(1, 2), x)
-    gates = field.gates[:, None] * field.mix
-    return _product(gates.flatten(1), t.flatten(1), groups, s).unflatten(2, (q, m)).transpose(1, 2)
+def _messages(hidden: list[Field], gathered: list[torch.Tensor], pairs, bundle: Bundle, groups: Groups):
+    """(place of the pair, Σ_e g_e w (C Y_e f_j) (targets, Q, u, m)) for all pairs of a bundle that are sent."""
+    x = [gathered[b] for b in bundle.inputs]
+    x = x[0] if len(x) == 1 else torch.cat(x, 1)
+    for a, F in bundle.folds.items():
+        mine = [(i, len(C)) for i, (p, C, order) in enumerate(pairs) if p.a == a and p.b in bundle.inputs]
+        if not mine or pairs[mine[0][0]][2] != "message":
+            continue
+        field, rows = hidden[a], sum(q for _, q in mine)
+        M = (field.values.flatten(1) @ F).unflatten(1, (-1, x.shape[1]))
+        gates = field.gates[:, None] * field.mix
+        T = _product(gates.flatten(1), torch.bmm(M, x).flatten(1), groups, field.values.shape[2])
+        S = T.unflatten(2, (rows, x.shape[2])).transpose(1, 2).split([q for _, q in mine], 1)
+        yield from ((i, piece) for (i, _), piece in zip(mine, S))
 
 
 def _product(left: torch.Tensor, right: torch.Tensor, groups: Groups, each: int = 1) -> torch.Tensor:
