@@ -16,7 +16,7 @@ from .operands import Operands
 
 __all__ = ["blocked", "targets_at_a_time"]
 
-CACHE = 10 * 2**20  # bytes of intermediate results that are computed at a time
+CACHE = 12 * 2**20  # bytes of intermediate results that are computed at a time
 
 
 def targets_at_a_time(pairs, bundles: list[Bundle], operands: Operands, graph: Grouped) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -143,13 +144,11 @@ class Chunk:
 
     def _array(self, *name, shape: tuple[int, ...]) -> torch.Tensor:
         """The array of this name, at the beginning of the memory that it has for all chunks."""
-        size = 1
-        for n in shape:
-            size *= n
-        if name not in self._arrays or len(self._arrays[name]) < size:
-            self._arrays[name] = self._x.new_empty(size)
+        size, memory = math.prod(shape), self._arrays.get(name)
+        if memory is None or memory.numel() < size:
+            memory = self._arrays[name] = self._x.new_empty(size)
             self._written.clear()
-        return self._arrays[name][:size].view(shape)
+        return memory[:size].view(shape)
 
     def _written_down(self, what: Callable, groups: Groups) -> list[Callable]:
         self._calls, self._begun = [], set()
@@ -215,9 +214,9 @@ class Chunk:
         """Each part (n, d_c, r, u, m) of S to which a pair contributes, and that of its T (n, Q, u, m)."""
         at = 0
         for (c, r), rows in zip(self.pairs[i][0].parts, self._rows[i]):
-            d = self.sizes[c][0]
-            S = self._coupled(c).view(self.n, d, -1)[:, :, rows].unflatten(2, (r, *T.shape[2:]))
-            yield S, T[:, at : at + d * r].unflatten(1, (d, r))
+            shape = self.n, (d := self.sizes[c][0]), r, *T.shape[2:]
+            S = self._coupled(c).view(self.n, d, -1)[:, :, rows]
+            yield S.view(shape), T[:, at : at + d * r].view(shape)
             at += d * r
 
     # ---- what is done to a chunk ----------------------------------------------------------------------------
