@@ -196,10 +196,12 @@ def _contract(
         for (c, r), piece in zip(pair.parts, pieces):
             coupled[c].append(piece.unflatten(1, (sizes[c][0], r)).flatten(2))
     out = []
-    for (d, m), S, W in zip(sizes, coupled, operands.weights):
-        if S:
-            S = (S[0] if len(S) == 1 else torch.cat(S, 2)).flatten(0, 1)
-        out.append((S @ W).reshape(summed.rows, d, m) if len(S) else features[0].new_zeros(summed.rows, d, m))
+    for (d, m), pieces, W in zip(sizes, coupled, operands.weights):
+        if not pieces:
+            out.append(features[0].new_zeros(summed.rows, d, m))
+            continue
+        S = (pieces[0] if len(pieces) == 1 else torch.cat(pieces, 2)).flatten(0, 1)
+        out.append((S @ W).reshape(summed.rows, d, m))
     return out
 
 
