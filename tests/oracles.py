@@ -8,6 +8,7 @@ from functools import reduce
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 import emkernel
@@ -144,3 +145,31 @@ def run(code, *arguments, expect=0, timeout=120, **environment):
         f"exit status {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
     )
     return done.stdout
+
+
+def interpreter(*command, **environment):
+    """What a Python of its own prints that has Triton and sees no GPU."""
+    pytest.importorskip("triton", reason="Triton is not installed")
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", **environment}
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment, cwd=root)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+    return done.stdout
+
+
+# compile(kernel, types, constants, warps) for a GPU that need not be there, its capability on the command line
+COMPILER = """
+import sys
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+def compile(kernel, types, constants, warps):
+    names = kernel.arg_names
+    signature = {n: "constexpr" if n in constants else types.get(n, "i32") for n in names}
+    constants = {(names.index(n),): v for n, v in constants.items()}
+    source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
+    done = triton.compile(source, target=GPUTarget("cuda", int(sys.argv[1]), 32), options={"num_warps": warps})
+    assert "tf32" not in done.asm["ptx"] and done.asm["cubin"]
+    print(kernel.fn.__name__, done.metadata.shared)
+"""

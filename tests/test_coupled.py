@@ -1,19 +1,17 @@
 """All pairs coupled on the edges by one Triton kernel: on a GPU, and without one in Triton's interpreter."""
 
 import os
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from oracles import COMPILER, interpreter
 
 import emkernel as ek
 from emkernel import Scalar, V, groups, nn
 from emkernel.ops import coupled
 from emkernel.ops.neighbours import ROW_LIMIT
 
-ROOT = Path(__file__).resolve().parents[1]
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 pytestmark = pytest.mark.filterwarnings("ignore:.*requires_grad.*:UserWarning")
@@ -153,41 +151,18 @@ def test_without_kernels_there_is_no_plan():
 # ---- without a GPU --------------------------------------------------------------------------------------------------
 
 
-def run(*command, **environment):
-    pytest.importorskip("triton", reason="Triton is not installed")
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", **environment}
-    done = subprocess.run(
-        [sys.executable, *command], capture_output=True, text=True, env=environment, cwd=ROOT
-    )
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
-    return done.stdout
-
-
 @pytest.mark.skipif(INTERPRETED, reason="these tests are the ones that run in the interpreter")
 @pytest.mark.parametrize("which", ["octahedral or weight or kept", pytest.param("", marks=pytest.mark.slow)])
 def test_in_the_interpreter(which):
-    out = run(
+    out = interpreter(
         "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, "-k", which, TRITON_INTERPRET="1"
     )
     assert " passed" in out and " failed" not in out
 
 
 COMPILE = """
-import sys
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 from triton.language import float32, float64
 from emkernel.ops import _coupled_triton as kernels
-
-def compile(kernel, types, constants, warps):
-    names = kernel.arg_names
-    signature = {n: "constexpr" if n in constants else types.get(n, "i32") for n in names}
-    constants = {(names.index(n),): v for n, v in constants.items()}
-    source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
-    done = triton.compile(source, target=GPUTarget("cuda", int(sys.argv[1]), 32), options={"num_warps": warps})
-    assert "tf32" not in done.asm["ptx"] and done.asm["cubin"]
-    print(kernel.fn.__name__, done.metadata.shared)
 
 for dtype, wide, ACC in (("fp32", "fp32", float32), ("bf16", "fp32", float32), ("fp64", "fp64", float64)):
     types = {n: "*" + dtype for n in ("M", "f", "g", "S", "out")} | {n: "*i64" for n in ("source", "spans")}
@@ -203,7 +178,7 @@ for dtype, wide, ACC in (("fp32", "fp32", float32), ("bf16", "fp32", float32), (
 @pytest.mark.skipif(sys.platform != "linux", reason="Triton compiles on Linux")
 @pytest.mark.parametrize("capability", [90, pytest.param(80, marks=pytest.mark.slow)])
 def test_the_kernels_compile_for_a_gpu_that_is_not_here(capability, tmp_path):
-    out = run("-c", COMPILE, str(capability), TRITON_CACHE_DIR=str(tmp_path))
+    out = interpreter("-c", COMPILER + COMPILE, str(capability), TRITON_CACHE_DIR=str(tmp_path))
     assert len(out.splitlines()) == 3 * 2
 
 

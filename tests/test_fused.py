@@ -2,20 +2,18 @@
 
 import os
 import shutil
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from oracles import COMPILER, interpreter
 
 from emkernel import Neighbours
 from emkernel.ops import fused
 from emkernel.ops.fused import edge_grad, outer_sum, source_grad
 from emkernel.ops.neighbours import ROW_LIMIT
 
-ROOT = Path(__file__).resolve().parents[1]
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"))]
 TOLERANCE = {torch.float64: 1e-13, torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
@@ -301,38 +299,17 @@ def test_an_edge_to_nowhere_is_refused(edges):
 # ---- the kernels without a GPU ---------------------------------------------------------------------------------------
 
 
-def run(*command, **environment):
-    pytest.importorskip("triton", reason="Triton is not installed")
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", **environment}
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment, cwd=ROOT)
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
-    return done.stdout
-
-
 @pytest.mark.skipif(INTERPRETED, reason="these tests are the ones that run in the interpreter")
 def test_the_kernels_do_the_same_in_the_interpreter():
-    out = run("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, "-k",
+    out = interpreter("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, "-k",
               "(operations or derivatives or agree or sound or kernels_run or contiguous) and not bfloat16",
               TRITON_INTERPRET="1")  # fmt: skip
     assert " passed" in out and " failed" not in out
 
 
 COMPILE = """
-import sys
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 from triton.language import float32, float64
 from emkernel.ops import _fused_triton as fused
-
-def compile(kernel, types, constants, warps):
-    names = kernel.arg_names
-    signature = {n: "constexpr" if n in constants else types.get(n, "i32") for n in names}
-    constants = {(names.index(n),): v for n, v in constants.items()}
-    source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
-    done = triton.compile(source, target=GPUTarget("cuda", int(sys.argv[1]), 32), options={"num_warps": warps})
-    assert "tf32" not in done.asm["ptx"] and done.asm["cubin"]
-    print(kernel.fn.__name__, done.metadata.shared)
 
 for dtype, wide, ACC in (("fp32", "fp32", float32), ("bf16", "fp32", float32), ("fp64", "fp64", float64)):
     types = {n: "*" + dtype for n in ("h", "f", "G", "x", "out")} | {n: "*i64" for n in ("source", "index", "spans")}
@@ -353,5 +330,5 @@ for dtype, wide, ACC in (("fp32", "fp32", float32), ("bf16", "fp32", float32), (
 @pytest.mark.skipif(sys.platform != "linux", reason="Triton compiles on Linux")
 @pytest.mark.parametrize("capability", [90, pytest.param(80, marks=pytest.mark.slow)])
 def test_the_kernels_compile_for_a_gpu_that_is_not_here(capability, tmp_path):
-    out = run("-c", COMPILE, str(capability), TRITON_CACHE_DIR=str(tmp_path))
+    out = interpreter("-c", COMPILER + COMPILE, str(capability), TRITON_CACHE_DIR=str(tmp_path))
     assert len(out.splitlines()) == 3 * 7
