@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,8 +20,9 @@ from .nn.steerable import SteerableKernel
 from .rep import Rep, Scalar, ScalarRep, V, VectorRep
 from .solver.irreps import irrep_table
 
-__all__ = ["EXTENT", "PAIRS", "Field", "evaluated", "example_kernel", "kernel_of", "on_orbit", "on_plane"]
+__all__ = ["EXTENT", "PAIRS", "Field", "evaluated", "example_kernel", "kernel_of", "on_orbit", "on_plane", "pairs_of"]
 
+KINDS = {"Scalar": ScalarRep, "V": VectorRep}
 PAIRS = (("Scalar", "Scalar"), ("Scalar", "V"), ("V", "Scalar"), ("V", "V"))
 EXTENT = 1.25  # half the side of the plane that is drawn; orbits are of a point of length 1
 NUMBERS = 2**22  # in the kernels that are evaluated at once
@@ -255,10 +257,23 @@ def _colours(values: np.ndarray, pair: tuple[str, str]) -> np.ndarray:
     return np.trace(values, axis1=1, axis2=2) if pair[0] == pair[1] else np.zeros(len(values))
 
 
+def pairs_of(kernel: SteerableKernel, pairs: Sequence[tuple[str, str]] | None) -> Sequence[tuple[str, str]]:
+    """The pairs that are asked for, or all whose block the kernel has."""
+    if pairs is not None:
+        return pairs
+    sides = kernel_of(kernel).rep_in, kernel.rep_out
+    has = [{name for name, kind in KINDS.items() for _, t, _ in r.slices if isinstance(t, kind)} for r in sides]
+    found = [(a, b) for a, b in PAIRS if a in has[0] and b in has[1]]
+    if not found:
+        raise RepError(
+            f"a kernel from {kernel.rep_in} to {kernel.rep_out} has no block between Scalar and V, which are drawn"
+        )
+    return found
+
+
 def _place(rep: Rep, name: str, pair: tuple[str, str]) -> slice:
-    kinds = {"Scalar": ScalarRep, "V": VectorRep}
     for _, term, where in rep.slices:
-        if name in kinds and isinstance(term, kinds[name]):
+        if name in KINDS and isinstance(term, KINDS[name]):
             return slice(where.start, where.start + term.size)
     raise RepError(f"no block {pair[0]} -> {pair[1]} is in a kernel on {rep}; expected names of terms, Scalar or V")
 

@@ -27,6 +27,7 @@ UNKNOWNS = 800  # largest d² + n_in² + n_out² that is solved for
 HIGHEST, MONOMIALS = 12, 120  # degree that is tried, and monomials of it
 COEFFICIENTS = 1500  # of such a polynomial from V to Hom(rep_in, rep_out)
 ENTRIES = 3 * 10**7  # of the system of linear equations
+PAIRS = 16  # of irreducibles that are looked at one by one
 
 Fields = list[tuple[Rep, Rep, bool]]  # rep_in, rep_out, and whether there are gates
 
@@ -126,8 +127,19 @@ def of_kernels(kernels: Sequence[SteerableKernel]) -> str | None:
         (irrep_sum(group, [(1, r) for r in a]), irrep_sum(group, [(1, r) for r in b]), gates) for a, b, gates in kinds
     ]
     degree = max(k.embed.degree for k in kernels)
-    found = _text(group, fields, degree)
-    return found and f"kernels of degree {degree} between these fields {found}"
+    if found := _text(group, fields, degree):
+        return f"kernels of degree {degree} between these fields {found}"
+    pairs = dict.fromkeys((a, b, gates) for into, out, gates in kinds for a in into for b in out)
+    if len(pairs) > PAIRS:
+        return None
+    for a, b, gates in pairs:
+        one = [(irrep_sum(group, [(1, a)]), irrep_sum(group, [(1, b)]), gates)]
+        if found := _text(group, one, degree):
+            return (
+                f"kernels of degree {degree} between these fields together tell the group from larger ones, but those "
+                f"from {a.label} to {b.label} alone {found}"
+            )
+    return None
 
 
 def _text(group: MatrixGroup, fields: Fields, degree: int) -> str | None:

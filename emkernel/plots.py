@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from . import figures
-from ._field import kernel_of
+from ._field import kernel_of, pairs_of
 from .figures import Layer, Scene
 from .matrix_group import MatrixGroup
 from .nn.steerable import SteerableKernel
@@ -47,12 +47,12 @@ def orbit(G: MatrixGroup, point: np.ndarray | None = None) -> Figure:
     return _figure([figures.orbit(G, point).scene()], 2 * SIZE)
 
 
-def on_plane(kernel: SteerableKernel, pairs: Sequence[tuple[str, str]] = figures.PAIRS) -> Figure:
+def on_plane(kernel: SteerableKernel, pairs: Sequence[tuple[str, str]] | None = None) -> Figure:
     """Blocks of a kernel over a plane, k(x) for pairs of fields: colours, arrows, images of a circle.
 
     Args:
-        kernel: without edge attributes, between sums of Scalar and V, such as ``conv.kernel``.
-        pairs: of "Scalar" and "V", into and out of the blocks.
+        kernel: without edge attributes, between sums that hold Scalar or V, such as ``conv.kernel``.
+        pairs: of "Scalar" and "V", into and out of the blocks; by default all that the kernel has.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -64,22 +64,22 @@ def on_plane(kernel: SteerableKernel, pairs: Sequence[tuple[str, str]] = figures
         >>> plots.on_plane(figures.example_kernel(groups.Oh()), [("Scalar", "V")])  # doctest: +SKIP
     """
     view = figures.orbit(kernel_of(kernel).rep_in._require_bound()).view
-    return _figure([figures.on_plane(kernel, pair, view).scene() for pair in pairs], SIZE)
+    return _figure([figures.on_plane(kernel, pair, view).scene() for pair in pairs_of(kernel, pairs)], SIZE)
 
 
-def on_orbit(kernel: SteerableKernel, pairs: Sequence[tuple[str, str]] = figures.PAIRS) -> Figure:
+def on_orbit(kernel: SteerableKernel, pairs: Sequence[tuple[str, str]] | None = None) -> Figure:
     """Blocks of a kernel at the points of an orbit.
 
     Args:
         kernel: as for :func:`on_plane`.
-        pairs: of "Scalar" and "V", into and out of the blocks.
+        pairs: of "Scalar" and "V", into and out of the blocks; by default all that the kernel has.
 
     Raises:
         ImportError: matplotlib is not installed.
         RepError: the kernel has edge attributes, or no such block.
     """
     where = figures.orbit(kernel_of(kernel).rep_in._require_bound())
-    return _figure([figures.on_orbit(kernel, pair, where).scene() for pair in pairs], SIZE)
+    return _figure([figures.on_orbit(kernel, pair, where).scene() for pair in pairs_of(kernel, pairs)], SIZE)
 
 
 def errors(kernel: SteerableKernel, n: int = 60) -> Figure:

@@ -154,7 +154,7 @@ def train(
     if resume:
         check_resumable(last, group, config)
     elif last.exists() or (out / "results.json").exists():
-        raise FileExistsError(f"{out} holds a run already: resume it, or choose another folder")
+        raise FileExistsError(f"{out} holds a run already: resume it (--resume), or choose another folder (--out)")
     if group.d != 3:
         raise GroupError(f"{group.name} acts on {group.d} dimensions, the data of {config.task} lie in 3")
     data = task.load(config)

@@ -490,7 +490,9 @@ def test_layers_pass(name):
     for layer in layers(GROUPS[name][0]()):
         report = check_equivariance(layer)
         assert report.passed, str(report)
-        assert type(layer).__name__ in str(report) and not report.warnings
+        assert type(layer).__name__ in str(report)
+        # a kernel of degree two does not see all of Th
+        assert all("a larger group" in text for text in report.warnings) and (name == "Th" or not report.warnings)
         assert_equivariant_module(layer)
 
 

@@ -11,6 +11,7 @@ from scipy.linalg import block_diag
 
 import emkernel as ek
 from emkernel import MatrixGroup, RepError, Scalar, V, figures
+from emkernel._field import pairs_of
 from emkernel._view import display, plane_of
 from emkernel.errors import GroupError
 from emkernel.figures import EXTENT, PAIRS
@@ -271,6 +272,9 @@ def test_a_kernel_of_the_users_own():
     assert next(conv.parameters()).dtype == torch.float32
     with pytest.raises(RepError, match="no block V -> Scalar"):
         figures.on_plane(conv.kernel, ("V", "Scalar"))
+    assert pairs_of(conv.kernel, None) == [("Scalar", "V"), ("V", "V")]
+    with pytest.raises(RepError, match="has no block between Scalar and V"):
+        pairs_of(ek.nn.ImplicitKernel(Scalar(G), (V * V)(G)), None)
 
 
 @pytest.mark.parametrize("draw", [figures.on_plane, figures.on_orbit, figures.errors])

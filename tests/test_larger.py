@@ -80,7 +80,7 @@ def test_the_reports_say_so():
     assert report.passed and [f.split(" are ")[0] for f in said] == [
         "kernels of degree 2 from Scalar to Scalar", "kernels of degree 2 from V to V",
     ]  # fmt: skip
-    low, enough = (nn.PointConv(field, field, degree=k, width=2, hidden=4) for k in (2, 3))
+    low, enough = (nn.PointConv(field, field, degree=k, width=2, hidden=4) for k in (2, 5))
     (warning,) = ek.check_equivariance(low).warnings
     assert "of dimension 1 where this one has 0; from degree 3 on they are not" in warning
     assert not ek.check_equivariance(enough).warnings
@@ -90,6 +90,14 @@ def test_the_reports_say_so():
     scalar = Scalar(G)
     assert not of_kernels([nn.ImplicitKernel(scalar, V(G), degree=5, width=2)])
     assert "of dimension 1" in of_kernels([nn.FixedKernel(scalar, V(G), degree=2)])
+
+
+def test_a_pair_alone_may_not_see_what_all_together_do():
+    G = groups.get("Cz(5)")
+    field = (Scalar + V)(G)
+    (warning,) = ek.check_equivariance(nn.PointConv(field, field, degree=3, width=2, hidden=4)).warnings
+    assert "together tell the group from larger ones" in warning and "from degree 5 on they are not" in warning
+    assert not ek.check_equivariance(nn.PointConv(field, field, degree=5, width=2, hidden=4)).warnings
 
 
 def test_a_turn_by_any_angle_is_what_the_kernel_does_not_see():

@@ -103,7 +103,8 @@ class EquivariantModule(nn.Module):
             if state_dict[key].shape != exact.shape:
                 errors.append(
                     f"{key}: the checkpoint has a constant of shape {tuple(state_dict[key].shape)}, this layer "
-                    f"one of {tuple(exact.shape)}: it was trained with another group or other representations"
+                    f"one of {tuple(exact.shape)}: it was trained with another group, other representations or a "
+                    "kernel of another kind"
                 )
                 continue
             exact = state_dict[key].detach().to("cpu", torch.float64).clone()

@@ -77,8 +77,8 @@ class Layout(EquivariantModule):
             unexpected.remove(key)
         if self.is_foreign(state_dict, prefix):
             errors.append(
-                f"{prefix.rstrip('.')}: the checkpoint is of another group or other representations than {self.rep} of "
-                f"{self.rep.group.name}"
+                f"{prefix.rstrip('.')}: the checkpoint is of another group, of other representations than {self.rep} "
+                f"of {self.rep.group.name}, or, where this is inside a kernel, of one of another degree, width or kind"
             )
 
     def blocks(self, x: torch.Tensor) -> list[torch.Tensor]:
