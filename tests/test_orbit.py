@@ -226,7 +226,7 @@ def test_the_points_are_saved_and_the_same_every_time(name):
     assert (loaded.double()(x) - saved(x)).abs().max() > 1e-3
     loaded.load_state_dict(state)
     torch.testing.assert_close(loaded(x), saved(x), rtol=0, atol=0)
-    with pytest.raises(RuntimeError, match="another group or other representations"):
+    with pytest.raises(RuntimeError, match="another group, other representations"):
         OrbitELU(rep, samples=40 if name == "SO(3)" else 20).load_state_dict(state)
 
 
