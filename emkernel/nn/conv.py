@@ -222,6 +222,7 @@ class PointConv(EquivariantModule):
             [(r.size, m) for r, m in zip(layout.irreps, layout.copies)],
             self.chunk,
             None if self.contraction == "aggregate" else kernel.plan,
+            kernel.kept,
         )
         out = layout.flat(blocks)
         return out / graph.degree.clamp(min=1).to(out.dtype)[:, None] if self.aggr == "mean" else out

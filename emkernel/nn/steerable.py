@@ -12,6 +12,7 @@ from ..errors import RepError
 from ..ops.bundle import Bundle, fold, ranges
 from ..ops.contract import Field, Pair, kernel_blocks
 from ..ops.coupled import Plan, plan, runs_on
+from ..ops.memory import Kept
 from ..rep import Rep
 from ..solver.coupling import couplings
 from ..solver.irreps import Irrep, irrep_table
@@ -36,6 +37,7 @@ class SteerableKernel(EquivariantModule):
         hidden_irreps, widths: the irreducibles a and how many h_a there are of each.
         fields: how many fields each h_a is mixed from (:class:`emkernel.ops.contract.Field`).
         deviation: what the kernel is divided by, 1 unless normalised.
+        kept: what a convolution keeps from one call to the next.
     """
 
     takes_attributes = True
@@ -172,6 +174,7 @@ class SteerableKernel(EquivariantModule):
 
     def _folds(self) -> None:
         """The couplings of each hidden irreducible that is mixed from fewer fields, folded for each bundle."""
+        self.kept = Kept()
         for i, inputs in enumerate(self._ranges):
             sizes = [self.layout_in.irreps[b].size for b in inputs]
             for a, (s, u) in enumerate(zip(self.fields, self.widths)):

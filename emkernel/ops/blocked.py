@@ -11,12 +11,14 @@ import torch
 
 from .bundle import Bundle
 from .chunk import Chunk
+from .memory import Kept, Memory, borrowed
 from .neighbours import Grouped
 from .operands import Operands
 
 __all__ = ["blocked", "targets_at_a_time"]
 
 CACHE = 12 * 2**20  # bytes of intermediate results that are computed at a time
+GIVEN = 6  # arguments before the operands
 
 
 def targets_at_a_time(pairs, bundles: list[Bundle], operands: Operands, graph: Grouped) -> int:
@@ -37,7 +39,7 @@ def targets_at_a_time(pairs, bundles: list[Bundle], operands: Operands, graph: G
 
 
 def blocked(
-    pairs, bundles: list[Bundle], operands: Operands, graph: Grouped, sizes, chunk: int, plain
+    pairs, bundles: list[Bundle], operands: Operands, graph: Grouped, sizes, chunk: int, plain, kept: Kept
 ) -> list[torch.Tensor]:
     """Σ_e C (h_e ⊗ f_j) W, ``chunk`` targets at a time: (grouped targets, d_c, m_c) per output irreducible.
 
@@ -46,41 +48,54 @@ def blocked(
         operands: its tensors.
         chunk: targets at a time.
         plain: the same function of operands as differentiable operations, for second derivatives.
+        kept: between calls with the same pairs, bundles and sizes.
     """
-    return list(_Blocked.apply(pairs, bundles, operands, graph, sizes, chunk, plain, *operands.flat()))
+    return list(_Blocked.apply((pairs, bundles, sizes), kept, graph, chunk, plain, operands, *operands.flat()))
+
+
+def _work(what, kept: Kept, operands: Operands, memory: Memory, needs: Operands | None = None) -> Chunk:
+    pairs, bundles, sizes = what
+    kind = memory.dtype, tuple(order for *_, order in pairs), None if needs is None else tuple(needs.flat())
+    constants = [C for _, C, _ in pairs] + [F for bundle in bundles for F in bundle.folds.values()]
+    return kept(kind, constants, memory, lambda: Chunk(pairs, bundles, operands, sizes, memory, needs))
 
 
 class _Blocked(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, pairs, bundles, operands, graph, sizes, chunk, plain, *flat):
+    def forward(ctx, what, kept, graph, chunk, plain, operands, *flat):
         # the places of the tensors; the tensors themselves are kept by save_for_backward
         ctx.places = operands.like([None] * len(flat))
-        ctx.args, ctx.chunk, ctx.plain = (pairs, bundles, graph, sizes), chunk, plain
+        ctx.what, ctx.kept, ctx.graph, ctx.chunk, ctx.plain = what, kept, graph, chunk, plain
         ctx.save_for_backward(*flat)
         rows = sum(n for n, _ in graph.groups)
         operands = operands.like(flat)
-        out = [operands.features[0].new_empty(rows, d, m) for d, m in sizes]
-        work = Chunk(pairs, bundles, operands, graph, sizes)
-        for groups, edges, rows in graph.chunks(chunk):
-            work.forward(groups, edges, [y[rows] for y in out])
+        out = [operands.features[0].new_empty(rows, d, m) for d, m in what[2]]
+        with borrowed(out[0].dtype) as memory:
+            work = _work(what, kept, operands, memory)
+            work.begin(operands, graph)
+            for groups, edges, rows in graph.chunks(chunk):
+                work.forward(groups, edges, [y[rows] for y in out])
+            work.end()
         return tuple(out)
 
     @staticmethod
     def backward(ctx, *grads):
-        flat, needed = ctx.saved_tensors, ctx.needs_input_grad[7:]
-        pairs, bundles, graph, sizes = ctx.args
+        flat, needed = ctx.saved_tensors, ctx.needs_input_grad[GIVEN:]
         if torch.is_grad_enabled():  # of higher order
             flat = [None if x is None else x.view_as(x) for x in flat]
             out = ctx.plain(ctx.places.like(flat))
             out, along = zip(*[(y, g) for y, g in zip(out, grads) if y.requires_grad])
             wanted = [x for x, need in zip(flat, needed) if need]
             found = iter(torch.autograd.grad(out, wanted, along, create_graph=True, materialize_grads=True))
-            return *[None] * 7, *(next(found) if need else None for need in needed)
+            return *[None] * GIVEN, *(next(found) if need else None for need in needed)
         # contiguous where the operand is a transposed view, as derivatives are written to flat views of them
-        zeros = [x.new_zeros(x.shape) if need else None for x, need in zip(flat, needed)]
-        total = ctx.places.like(zeros)
-        work = Chunk(pairs, bundles, ctx.places.like(flat), graph, sizes, total)
-        for groups, edges, rows in graph.chunks(ctx.chunk):
-            work.backward(groups, edges, [g[rows] for g in grads])
-        work.finish()
-        return *[None] * 7, *total.flat()
+        total = ctx.places.like([x.new_zeros(x.shape) if need else None for x, need in zip(flat, needed)])
+        operands, needs = ctx.places.like(flat), ctx.places.like(needed)
+        with borrowed(grads[0].dtype) as memory:
+            work = _work(ctx.what, ctx.kept, operands, memory, needs)
+            work.begin(operands, ctx.graph)
+            for groups, edges, rows in ctx.graph.chunks(ctx.chunk):
+                work.backward(groups, edges, [g[rows] for g in grads], total)
+            work.finish(total)
+            work.end()
+        return *[None] * GIVEN, *total.flat()

@@ -10,10 +10,13 @@ from functools import partial
 import torch
 
 from .bundle import Bundle
+from .memory import Memory
 from .neighbours import Grouped, Groups
 from .operands import Operands
 
 __all__ = ["Chunk"]
+
+PATTERNS = 16  # shapes of chunks whose calls are kept
 
 
 @dataclass(frozen=True)
@@ -45,17 +48,21 @@ class Chunk:
     whose product with the weights is the output.
 
     What is done to these arrays is the same for all chunks of one shape: it is written down once, as a list of calls.
+    They refer to nothing else, and so serve for other operands of the same shapes: :meth:`begin` says which.
+
+    Args:
+        pairs, bundles, sizes: as :func:`emkernel.ops.contract.node_order` takes them.
+        operands: tensors like those to come.
+        memory: of the arrays.
+        needs: whether a derivative by each operand is asked for, or None where there is no backward pass.
     """
 
     def __init__(
-        self, pairs, bundles: list[Bundle], operands: Operands, graph: Grouped, sizes, total: Operands | None = None
+        self, pairs, bundles: list[Bundle], operands: Operands, sizes, memory: Memory, needs: Operands | None = None
     ):
-        self.pairs, self.operands, self.sizes, self.source = pairs, operands, sizes, graph.padded_source
-        self.total = total
-        self._x = torch.cat([x.flatten(1) for x in operands.features], 1)
-        self._dx = None if total is None else torch.zeros_like(self._x)
-        self._needs_x = total is not None and any(x is not None for x in total.features)
-        self._arrays: dict[tuple, torch.Tensor] = {}
+        self.pairs, self.sizes, self.memory, self.needs, self.operands = pairs, sizes, memory, needs, operands
+        self._needs_x = needs is not None and any(needs.features)
+        self._seen = memory.generation
         self._written: dict[Groups, tuple[list[Callable], list[Callable]]] = {}
         messages = {p.a for p, _, order in pairs if order == "message"}
         self._messages, self._sums = sorted(messages), [a for a in range(len(operands.values)) if a not in messages]
@@ -70,10 +77,11 @@ class Chunk:
             for c, r in p.parts:
                 start, self._depth[c] = self._depth[c], self._depth[c] + self._channels(p) * r
                 self._rows[-1].append(slice(start, self._depth[c]))
-        # transposed, as products with few columns are slow
-        self._dW = [] if total is None else [w.new_zeros(w.shape[::-1]) for w in operands.weights]
-        # dv^T g (s u, u), of which the derivative of w is a diagonal
-        self._meet = {a: w.new_zeros(w.numel(), w.shape[1]) for a, w in enumerate(operands.mix) if a in messages}
+        # w, its derivative, and dv^T g (s u, u), of which the derivative is a diagonal where there are messages
+        mixed = {a: w for a, w in enumerate(operands.mix) if w is not None}
+        self._w = {a: memory.own(w.shape) for a, w in mixed.items()}
+        self._dw = {a: memory.own(w.shape) for a, w in mixed.items() if a not in messages}
+        self._meet = {a: memory.own((w.numel(), w.shape[1])) for a, w in mixed.items() if a in messages}
         self._sent = [sent for k, bundle in enumerate(bundles) for sent in self._products(k, bundle)]
 
     def _products(self, k: int, bundle: Bundle) -> Iterator[Sent]:
@@ -87,13 +95,31 @@ class Chunk:
             parts = {a: (rows, bundle.folds[a], of[a]) for a, rows in zip(joint, _slices(heights))}
             yield Sent((k, joint[0]), bundle, at, sum(heights), parts)
 
+    def begin(self, operands: Operands, graph: Grouped) -> None:
+        """Take operands, until :meth:`end`."""
+        self.operands, self.source = operands, graph.padded_source
+        self._x = torch.cat([x.flatten(1) for x in operands.features], 1)
+        for a, w in self._w.items():
+            w.copy_(operands.mix[a])
+        if self._seen != self.memory.generation:
+            self._written.clear()
+            self._seen = self.memory.generation
+        if self.needs is not None:
+            self._dx = torch.zeros_like(self._x)
+            # transposed, as products with few columns are slow
+            self._dW = [w.new_zeros(w.shape[::-1]) for w in operands.weights]
+            for w in (*self._dw.values(), *self._meet.values()):
+                w.zero_()
+
+    def end(self) -> None:
+        """Let go of what it was given."""
+        self.operands = self.source = self._x = self._dx = self._dW = None
+
     def forward(self, groups: Groups, edges: slice, out: list[torch.Tensor]) -> None:
         """Fill the rows of a chunk."""
-        self._shape(groups)
-        if groups not in self._written:
-            self._written[groups] = self._written_down(self._couple, groups), []
+        couple, _ = self._calls_for(groups)
         self._load(edges)
-        for call in self._written[groups][0]:
+        for call in couple:
             call()
         for c, y in enumerate(out):
             if self._depth[c]:
@@ -101,54 +127,59 @@ class Chunk:
             else:
                 y.zero_()
 
-    def backward(self, groups: Groups, edges: slice, grads: list[torch.Tensor]) -> None:
-        """Add the derivatives of a chunk to the total."""
-        self._shape(groups)
-        if groups not in self._written:
-            couple = self._written_down(self._couple, groups)
-            self._written[groups] = couple, self._written_down(self._uncouple, groups)
+    def backward(self, groups: Groups, edges: slice, grads: list[torch.Tensor], total: Operands) -> None:
+        """The derivatives of a chunk: of what belongs to its edges, to the total, and added to the sums over all."""
+        couple, uncouple = self._calls_for(groups)
         self._load(edges)
-        for call in self._written[groups][0]:
+        for call in couple:
             call()
         for c, g in enumerate(grads):
             if self._depth[c]:
                 S, g = self._coupled(c), g.flatten(0, 1)
-                if self.total.weights[c] is not None:
+                if self.needs.weights[c]:
                     self._dW[c].addmm_(g.T, S)
                 torch.mm(g, self.operands.weights[c].T, out=S)
-        for call in self._written[groups][1]:
+        for call in uncouple:
             call()
         if self._needs_x:
             self._dx.index_add_(0, self.source[edges], self._array("df", shape=(self.e, self._x.shape[1])))
-        for name, whole in (("dY", self.total.values), ("dg", self.total.gates)):
+        for name, whole in (("dY", total.values), ("dg", total.gates)):
             for a, x in enumerate(whole):
                 if x is not None:
                     x[edges] = self._array(name, a, shape=(self.e, *x.shape[1:]))
 
-    def finish(self) -> None:
+    def finish(self, total: Operands) -> None:
         """Hand over the derivatives of features, weights and mixings."""
-        for x, at in zip(self.total.features, self._in_f):
+        for x, at in zip(total.features, self._in_f):
             if x is not None:
                 x.view(x.shape[0], at.stop - at.start).copy_(self._dx[:, at])
-        for W, dW in zip(self.total.weights, self._dW):
+        for W, dW in zip(total.weights, self._dW):
             if W is not None:
                 W.copy_(dW.T)
-        for a, both in self._meet.items():
-            if (w := self.total.mix[a]) is not None:
-                w.copy_(both.unflatten(0, w.shape).diagonal(dim1=1, dim2=2))
+        for a, w in enumerate(total.mix):
+            if w is not None:
+                w.copy_(self._dw[a] if a in self._dw else self._meet[a].unflatten(0, w.shape).diagonal(dim1=1, dim2=2))
 
     # ---- arrays and calls -----------------------------------------------------------------------------------
 
-    def _shape(self, groups: Groups) -> None:
-        self.n, self.e = sum(n for n, _ in groups), sum(n * k for n, k in groups)
-
     def _array(self, *name, shape: tuple[int, ...]) -> torch.Tensor:
         """The array of this name, at the beginning of the memory that it has for all chunks."""
-        size, memory = math.prod(shape), self._arrays.get(name)
-        if memory is None or memory.numel() < size:
-            memory = self._arrays[name] = self._x.new_empty(size)
+        array = self.memory.array(name, math.prod(shape))
+        if self._seen != self.memory.generation:
             self._written.clear()
-        return memory[:size].view(shape)
+            self._seen = self.memory.generation
+        return array.view(shape)
+
+    def _calls_for(self, groups: Groups) -> tuple[list[Callable], list[Callable]]:
+        """What makes S, and what makes the other derivatives of its derivative, where any are asked for."""
+        self.n, self.e = sum(n for n, _ in groups), sum(n * k for n, k in groups)
+        if groups not in self._written:
+            couple = self._written_down(self._couple, groups)
+            uncouple = [] if self.needs is None else self._written_down(self._uncouple, groups)
+            if len(self._written) == PATTERNS:
+                del self._written[next(iter(self._written))]
+            self._written[groups] = couple, uncouple
+        return self._written[groups]
 
     def _written_down(self, what: Callable, groups: Groups) -> list[Callable]:
         self._calls, self._begun = [], set()
@@ -224,7 +255,7 @@ class Chunk:
     def _couple(self, groups: Groups) -> None:
         """From Y, g and f to S."""
         for a in self._sums:
-            Y, w = self._factor("Y", a), self.operands.mix[a]
+            Y, w = self._factor("Y", a), self._w.get(a)
             if w is None:
                 self._do(self._field("H", a).copy_, Y)
                 continue
@@ -232,7 +263,7 @@ class Chunk:
             self._do(torch.mm, Y.flatten(0, 1), w, out=z.flatten(0, 1))
             self._do(torch.mul, z, self._factor("g", a)[:, None], out=self._field("H", a))
         for a in self._messages:
-            w = self.operands.mix[a]
+            w = self._w[a]
             self._do(torch.mul, self._factor("g", a)[:, None], w, out=self._gates("v", a).view(-1, *w.shape))
         f = self._features("f")
         if self._sums:
@@ -301,7 +332,7 @@ class Chunk:
             self._do(piece.copy_, S)
         for dv_, t_, dT_ in self._views(groups, a, self._gates("dv", a), t[:, rows], dT):
             self._add(torch.baddbmm, t_, dT_.mT, to=dv_)
-        needs_y = self.total.values[a] is not None
+        needs_y = self.needs.values[a]
         if not (self._needs_x or needs_y):
             return
         dt = self._array("dt", shape=t[:, rows].shape)
@@ -322,29 +353,29 @@ class Chunk:
 
     def _factors(self) -> None:
         """From the derivatives of H and v to those of Y, g and w."""
-        total = self.total
+        needs = self.needs
         for a in self._sums:
-            Y, w, dh = self._factor("Y", a), self.operands.mix[a], self._field("dH", a)
+            Y, w, dh = self._factor("Y", a), self._w.get(a), self._field("dH", a)
             if w is None:
                 self._do(self._factor("dY", a).copy_, dh)
                 continue
             z, dz = (self._array(name, a, shape=(*Y.shape[:2], w.shape[1])) for name in ("z", "dz"))
-            if total.gates[a] is not None:
+            if needs.gates[a]:
                 self._do(z.mul_, dh)
                 self._do(torch.sum, z, 1, out=self._factor("dg", a))
             self._do(torch.mul, dh, self._factor("g", a)[:, None], out=dz)
-            if total.values[a] is not None:
+            if needs.values[a]:
                 self._do(torch.mm, dz.flatten(0, 1), w.T, out=self._factor("dY", a).flatten(0, 1))
-            if total.mix[a] is not None:
-                self._do(total.mix[a].addmm_, Y.flatten(0, 1).T, dz.flatten(0, 1))
+            if needs.mix[a]:
+                self._do(self._dw[a].addmm_, Y.flatten(0, 1).T, dz.flatten(0, 1))
         for a in self._messages:
-            w = self.operands.mix[a]
+            w = self._w[a]
             g, dg, dv = self._factor("g", a), self._factor("dg", a), self._gates("dv", a)
-            if total.mix[a] is not None:
+            if needs.mix[a]:
                 self._do(self._meet[a].addmm_, dv.T, g)
-            if total.gates[a] is not None and len(w) == 1:
+            if needs.gates[a] and len(w) == 1:
                 self._do(torch.mul, dv, w, out=dg)
-            elif total.gates[a] is not None:
+            elif needs.gates[a]:
                 self._do(dv.view(-1, *w.shape).mul_, w)
                 self._do(torch.sum, dv.view(-1, *w.shape), 1, out=dg)
 

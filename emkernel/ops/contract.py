@@ -29,6 +29,7 @@ from .blocked import blocked, targets_at_a_time
 from .bundle import Bundle
 from .coupled import Plan, coupled
 from .fused import outer_sum
+from .memory import Kept
 from .neighbours import CSR, Grouped, Groups, Neighbours
 from .operands import Operands
 
@@ -119,6 +120,7 @@ def node_order(
     sizes: list[tuple[int, int]],
     chunk: int | None = None,
     plan: tuple[Plan, list[torch.Tensor]] | None = None,
+    kept: Kept | None = None,
 ) -> list[torch.Tensor]:
     """Σ_j k(x_ij) f_j at every target, weights applied per node.
 
@@ -134,6 +136,7 @@ def node_order(
             no effect on a graph that is not grouped.
         plan: which pairs are coupled on the edges of a graph that is not grouped, and its tables
             (:func:`emkernel.ops.coupled.plan`); all others aggregate.
+        kept: what a layer keeps between calls that differ in no more than hidden, features, graph, orders and weights.
 
     Returns:
         (num_targets, d_c, m_c) per output irreducible.
@@ -165,7 +168,7 @@ def node_order(
         if whole or torch.compiler.is_compiling() or _transformed(operands):
             out = plain(operands)
         else:
-            out = blocked(pairs, bundles, operands, graph, sizes, chunk, plain)
+            out = blocked(pairs, bundles, operands, graph, sizes, chunk, plain, kept or Kept())
     return [graph.restore(y.flatten(1)).unflatten(1, y.shape[1:]) for y in out]
 
 

@@ -1,0 +1,91 @@
+"""The memory of intermediate results, which all layers use in turn, and what a layer keeps of its calls on it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+__all__ = ["Kept", "Memory", "borrowed"]
+
+LIMIT = 2**26  # bytes that are kept between calls
+KINDS = 8  # of work that a layer keeps
+
+
+class Memory:
+    """Arrays by name, each as large as was ever asked for; their values do not outlive a call.
+
+    Attributes:
+        generation: changes when an array is given up for a larger one, and what refers to it is to be made anew.
+    """
+
+    def __init__(self, dtype: torch.dtype):
+        self.dtype, self.generation, self.lock = dtype, 0, threading.Lock()
+        self._arrays: dict[Hashable, torch.Tensor] = {}
+
+    def own(self, shape: tuple[int, ...]) -> torch.Tensor:
+        """A new array that is not shared."""
+        with torch.inference_mode(False):  # it may be written to outside
+            return torch.zeros(shape, dtype=self.dtype, device="cpu")
+
+    def array(self, name: Hashable, size: int) -> torch.Tensor:
+        """The first numbers of the array of a name."""
+        found = self._arrays.get(name)
+        if found is None or len(found) < size:
+            self.generation += found is not None
+            with torch.inference_mode(False):
+                found = self._arrays[name] = torch.empty(size, dtype=self.dtype, device="cpu")
+        return found[:size]
+
+    def tidy(self) -> None:
+        """Give up what is too large to be kept."""
+        if sum(x.nbytes for x in self._arrays.values()) > LIMIT:
+            self._arrays.clear()
+            self.generation += 1
+
+
+_shared: dict[torch.dtype, Memory] = {}
+
+
+@contextmanager
+def borrowed(dtype: torch.dtype) -> Iterator[Memory]:
+    """The shared memory; one of its own where another thread has that, or where tensors are not what they seem."""
+    memory = _shared.setdefault(dtype, Memory(dtype))
+    if torch._C._len_torch_dispatch_stack() or not memory.lock.acquire(blocking=False):
+        yield Memory(dtype)
+        return
+    try:
+        yield memory
+    finally:
+        memory.tidy()
+        memory.lock.release()
+
+
+class Kept:
+    """What a layer keeps for its next call, by kind; a copy of the layer begins with nothing."""
+
+    def __init__(self):
+        self._found: dict[Hashable, tuple[list[torch.Tensor], Any]] = {}
+
+    def __call__(
+        self, kind: Hashable, constants: list[torch.Tensor], memory: Memory, make: Callable[[], Any]
+    ) -> Any:
+        """What was made of this kind, from the same constants, on the memory that is shared; else what is made now."""
+        if _shared.get(memory.dtype) is not memory:
+            return make()
+        of, found = self._found.pop(kind, ([], None))
+        if len(of) != len(constants) or any(x is not y for x, y in zip(of, constants)):
+            found = make()
+        if len(self._found) == KINDS:
+            self._found.clear()
+        self._found[kind] = constants, found
+        return found
+
+    def __deepcopy__(self, memo) -> Kept:
+        return Kept()
+
+    def __reduce__(self):
+        return Kept, ()
