@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+from _measure import forget
 from torch import nn
 
 CUTOFF = 2.0
@@ -41,6 +42,7 @@ class Layer:
         paths: couplings of irreducibles.
         per_edge: numbers that meet the features of each edge: hidden activations, weights, kernel, sampled basis.
         version: of the library.
+        forget: () -> None, gives up memory that is kept from one call to the next, so that it is counted.
     """
 
     module: nn.Module
@@ -50,6 +52,7 @@ class Layer:
     paths: int
     per_edge: int
     version: str
+    forget: Callable[[], None] = lambda: None
 
 
 def _rotoreflection() -> torch.Tensor:
@@ -99,6 +102,7 @@ def _emkernel(case: Case, edge_index: torch.Tensor, contraction: str, width: int
         sum(len(w) for w in kernel.weight) // (kernel.width * case.channels),
         numbers,
         ek.__version__,
+        lambda: forget(conv.kernel),
     )
 
 

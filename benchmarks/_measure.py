@@ -129,13 +129,25 @@ def _forget_peak() -> None:
         pass
 
 
-def memory(f: Callable[[], object], device: str, parameters=()) -> dict[str, float]:
+def forget(kernel) -> None:
+    """Give up what a kernel of emkernel keeps from one call to the next, so that it is counted."""
+    from emkernel.ops import memory
+
+    kernel.kept = memory.Kept()
+    memory._shared.clear()
+
+
+def memory(
+    f: Callable[[], object], device: str, parameters=(), forget: Callable[[], None] = lambda: None
+) -> dict[str, float]:
     """Memory of one call of ``f`` (forward and backward) beyond what was there before, in MB.
 
     ``resident`` is the peak of the process (of the device's allocator on CUDA), ``allocated`` the peak of what torch
-    itself had allocated, ``saved`` what the forward pass keeps for the backward pass, parameters left out.
+    itself had allocated, ``saved`` what the forward pass keeps for the backward pass, parameters left out. ``forget``
+    gives up what is kept from one call to the next.
     """
     out = {}
+    forget()
     _forget_peak()
     before = _resident("VmRSS")
     if device.startswith("cuda"):
@@ -148,6 +160,7 @@ def memory(f: Callable[[], object], device: str, parameters=()) -> dict[str, flo
         out["allocated"] = (torch.cuda.max_memory_allocated(device) - base) / 2**20
         out["resident"] = out["allocated"]
     else:
+        forget()
         out["allocated"] = _allocated(f)
     out["saved"] = _saved(f, parameters)
     return out

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import torch
-from _measure import Table, add_options, answer, command, machine, memory, settle, spawn
+from _measure import Table, add_options, answer, command, forget, machine, memory, settle, spawn
 
 
 def measure(options: dict) -> dict:
@@ -44,7 +44,8 @@ def measure(options: dict) -> dict:
     seconds = time.process_time() - begun
     for tensor in (x, *conv.parameters()):
         tensor.grad = None
-    return memory(f, "cpu", conv.parameters()) | {"seconds": seconds, "edges": graph.num_edges}
+    used = memory(f, "cpu", conv.parameters(), lambda: forget(conv.kernel))
+    return used | {"seconds": seconds, "edges": graph.num_edges}
 
 
 def main():

@@ -95,7 +95,7 @@ def measure(name: str, case: dict, device: str, threads: int, seconds: float) ->
             layer.call(x, pos)
 
     both()
-    used = memory(both, device, [*weights, *layer.module.buffers()])
+    used = memory(both, device, [*weights, *layer.module.buffers()], layer.forget)
     error, control = equivariance(layer, x.detach(), pos)
     if not (error < 1e-4 and control > 1e-2):
         raise RuntimeError(f"{name} is not equivariant: error {error:.1e}, without acting on x {control:.1e}")

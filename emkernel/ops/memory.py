@@ -68,7 +68,7 @@ class Kept:
     """What a layer keeps for its next call, by kind; a copy of the layer begins with nothing."""
 
     def __init__(self):
-        self._found: dict[Hashable, tuple[list[torch.Tensor], Any]] = {}
+        self._found: dict[Hashable, tuple[list, Any]] = {}
 
     def __call__(
         self, kind: Hashable, constants: list[torch.Tensor], memory: Memory, make: Callable[[], Any]
@@ -76,12 +76,13 @@ class Kept:
         """What was made of this kind, from the same constants, on the memory that is shared; else what is made now."""
         if _shared.get(memory.dtype) is not memory:
             return make()
+        now = [memory, *constants]
         of, found = self._found.pop(kind, ([], None))
-        if len(of) != len(constants) or any(x is not y for x, y in zip(of, constants)):
+        if len(of) != len(now) or any(x is not y for x, y in zip(of, now)):
             found = make()
         if len(self._found) == KINDS:
             self._found.clear()
-        self._found[kind] = constants, found
+        self._found[kind] = now, found
         return found
 
     def __deepcopy__(self, memo) -> Kept:
