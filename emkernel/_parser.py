@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import re
+from difflib import get_close_matches
 
 import emkernel
 
@@ -24,9 +26,29 @@ NETWORK = {
 }  # fmt: skip
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser that says what an unknown option is close to."""
+
+    def options(self) -> set[str]:
+        """The long options of this parser and those of its commands."""
+        found = {name for name in self._option_string_actions if name.startswith("--")}
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                found |= {name for command in action.choices.values() for name in command.options()}
+        return found
+
+    def error(self, message: str):
+        if message.startswith("unrecognized arguments"):
+            known = self.options()
+            for word in re.findall(r"--?[a-z][\w-]*", message):
+                near = get_close_matches("--" + word.strip("-"), known, n=3)
+                message += f"; close to {word}: {', '.join(near)}" if near else ""
+        super().error(message)
+
+
 def parser() -> argparse.ArgumentParser:
     """The parser of ``emkernel``, with one for each command."""
-    main = argparse.ArgumentParser(
+    main = Parser(
         prog="emkernel",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description=_help.MAIN,

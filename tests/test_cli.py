@@ -295,6 +295,21 @@ def test_usage_errors(run, argv):
     assert status == 2 and out == "" and "usage: emkernel" in err and "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    ("argv", "word"),
+    [
+        (["check", "O3", "--ordr", "48"], "close to --ordr: --order"),
+        (["check", "O3", "-order", "48"], "close to -order: --order"),
+        (["train", "nbody", "--epoch", "2", "--chanels", "4"], "close to --chanels: --channels"),
+        (["train", "modelnet", "--neighbors=3"], "close to --neighbors: --neighbours"),
+    ],
+)
+def test_a_mistyped_option_is_close_to_one(argv, word, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(argv)
+    assert stop.value.code == 2 and word in capsys.readouterr().err
+
+
 def test_degree_zero(refused):
     assert "degree" in refused("check", "C2z", "--degree", "0")
 

@@ -34,6 +34,21 @@ def double(module, seed=0):
     return module
 
 
+def test_a_constant_kernel_is_warned_of(recwarn):
+    """No function of a vector is invariant under Sp(2), and none of degree one couples vectors."""
+    g = groups.Sp(2)
+    with pytest.warns(UserWarning, match=r"from V to V is the same for every edge.*degree up to 1.*Sp\(2\)"):
+        kernel = double(ImplicitKernel(V(g), V(g), degree=1))
+    k = kernel(randn(5, 2))
+    assert (k - k[:1]).abs().max() < 1e-14 < 1e-3 < k.abs().max()
+    recwarn.clear()
+    for reps, options in (((V, V), {"degree": 2}), ((Scalar, V), {}), ((Scalar, Scalar), {"edge_rep": Scalar(g)})):
+        kernel = double(ImplicitKernel(*(r(g) for r in reps), **options))
+        k = kernel(randn(5, 2), randn(5, 1) if "edge_rep" in options else None)
+        assert (k - k[:1]).abs().max() > 1e-3
+    assert not recwarn.list
+
+
 # ---- graphs -----------------------------------------------------------------------------------------------------
 
 

@@ -57,9 +57,10 @@ def test_gates_begin_as_different_functions_that_vary_by_the_spread(name, attrib
     assert 0.5 < sum(variances) / 5 < 2.5 and sum(ratios) / 5 > 0.4
 
 
-def test_a_spread_that_is_none():
-    with pytest.raises(ValueError, match="spread must be positive, got 0"):
-        make("SO(3)", spread=0)
+@pytest.mark.parametrize("spread", [0, -1.0, float("nan"), float("inf"), "a", None])
+def test_a_spread_that_is_none(spread):
+    with pytest.raises(ValueError, match=f"spread must be a positive number, got {spread!r}"):
+        make("SO(3)", spread=spread)
 
 
 @pytest.mark.parametrize("attributes", [True, False])

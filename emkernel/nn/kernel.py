@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import torch
 from torch import nn
@@ -75,8 +76,8 @@ class ImplicitKernel(SteerableKernel):
     ):
         super().__init__(rep_in, rep_out, edge_rep)
         width, hidden, layers = whole(width, "width"), whole(hidden, "hidden"), whole(layers, "layers", 0)
-        if not spread > 0:
-            raise ValueError(f"spread must be positive, got {spread}")
+        if not (isinstance(spread, (int, float)) and math.isfinite(spread) and spread > 0):
+            raise ValueError(f"spread must be a positive number, got {spread!r:.80}")
         self.width, self.spread = width, spread
         group, table = rep_in.group, irrep_table(rep_in.group)
         self._embed(degree, radial, cutoff, envelope)
@@ -125,6 +126,14 @@ class ImplicitKernel(SteerableKernel):
             net += [nn.Linear(n, m), nn.SiLU()]
         self.net = nn.Sequential(*net[:-1])
         self._no_scalars = scalars == 0
+        if self._no_scalars and self.mix is None:
+            warnings.warn(
+                f"the kernel from {rep_in} to {rep_out} is the same for every edge: no polynomial of degree up to "
+                f"{degree} of an edge vector is invariant under {group.name} or couples them; raise degree, or pass "
+                "edge attributes",
+                UserWarning,
+                stacklevel=2,
+            )
         # per hidden irreducible the fields that are mixed to ``width`` channels; no more than these are worth keeping
         fields = [width] * self._has_trivial
         if self.mix is not None:
