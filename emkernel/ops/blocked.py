@@ -53,11 +53,11 @@ def blocked(
     return list(_Blocked.apply((pairs, bundles, sizes), kept, graph, chunk, plain, operands, *operands.flat()))
 
 
-def _work(what, kept: Kept, operands: Operands, memory: Memory, needs: Operands | None = None) -> Chunk:
+def _work(what, kept: Kept, operands: Operands, memory: Memory) -> Chunk:
     pairs, bundles, sizes = what
-    kind = memory.dtype, tuple(order for *_, order in pairs), None if needs is None else tuple(needs.flat())
+    kind = memory.dtype, tuple(order for *_, order in pairs)
     constants = [C for _, C, _ in pairs] + [F for bundle in bundles for F in bundle.folds.values()]
-    return kept(kind, constants, memory, lambda: Chunk(pairs, bundles, operands, sizes, memory, needs))
+    return kept(kind, constants, memory, lambda: Chunk(pairs, bundles, operands, sizes, memory))
 
 
 class _Blocked(torch.autograd.Function):
@@ -92,8 +92,8 @@ class _Blocked(torch.autograd.Function):
         total = ctx.places.like([x.new_zeros(x.shape) if need else None for x, need in zip(flat, needed)])
         operands, needs = ctx.places.like(flat), ctx.places.like(needed)
         with borrowed(grads[0].dtype) as memory:
-            work = _work(ctx.what, ctx.kept, operands, memory, needs)
-            work.begin(operands, ctx.graph)
+            work = _work(ctx.what, ctx.kept, operands, memory)
+            work.begin(operands, ctx.graph, needs)
             for groups, edges, rows in ctx.graph.chunks(ctx.chunk):
                 work.backward(groups, edges, [g[rows] for g in grads], total)
             work.finish(total)

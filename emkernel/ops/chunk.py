@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,7 +16,7 @@ from .operands import Operands
 
 __all__ = ["Chunk"]
 
-PATTERNS = 16  # shapes of chunks whose calls are kept
+PATTERNS = 32  # lists of calls that are kept
 
 
 @dataclass(frozen=True)
@@ -54,16 +54,12 @@ class Chunk:
         pairs, bundles, sizes: as :func:`emkernel.ops.contract.node_order` takes them.
         operands: tensors like those to come.
         memory: of the arrays.
-        needs: whether a derivative by each operand is asked for, or None where there is no backward pass.
     """
 
-    def __init__(
-        self, pairs, bundles: list[Bundle], operands: Operands, sizes, memory: Memory, needs: Operands | None = None
-    ):
-        self.pairs, self.sizes, self.memory, self.needs, self.operands = pairs, sizes, memory, needs, operands
-        self._needs_x = needs is not None and any(needs.features)
+    def __init__(self, pairs, bundles: list[Bundle], operands: Operands, sizes, memory: Memory):
+        self.pairs, self.sizes, self.memory, self.operands = pairs, sizes, memory, operands
         self._seen = memory.generation
-        self._written: dict[Groups, tuple[list[Callable], list[Callable]]] = {}
+        self._written: dict[Hashable, list[Callable]] = {}
         messages = {p.a for p, _, order in pairs if order == "message"}
         self._messages, self._sums = sorted(messages), [a for a in range(len(operands.values)) if a not in messages]
         self._in_h = _slices(operands.values[a].shape[1] * operands.width(a) for a in self._sums)
@@ -95,16 +91,20 @@ class Chunk:
             parts = {a: (rows, bundle.folds[a], of[a]) for a, rows in zip(joint, _slices(heights))}
             yield Sent((k, joint[0]), bundle, at, sum(heights), parts)
 
-    def begin(self, operands: Operands, graph: Grouped) -> None:
-        """Take operands, until :meth:`end`."""
-        self.operands, self.source = operands, graph.padded_source
+    def begin(self, operands: Operands, graph: Grouped, needs: Operands | None = None) -> None:
+        """Take operands, until :meth:`end`.
+
+        ``needs`` says whether a derivative by each is asked for, and is None where there is no backward pass.
+        """
+        self.operands, self.source, self.needs = operands, graph.padded_source, needs
         self._x = torch.cat([x.flatten(1) for x in operands.features], 1)
         for a, w in self._w.items():
             w.copy_(operands.mix[a])
         if self._seen != self.memory.generation:
             self._written.clear()
             self._seen = self.memory.generation
-        if self.needs is not None:
+        if needs is not None:
+            self._needs_x = any(needs.features)
             self._dx = torch.zeros_like(self._x)
             # transposed, as products with few columns are slow
             self._dW = [w.new_zeros(w.shape[::-1]) for w in operands.weights]
@@ -117,7 +117,7 @@ class Chunk:
 
     def forward(self, groups: Groups, edges: slice, out: list[torch.Tensor]) -> None:
         """Fill the rows of a chunk."""
-        couple, _ = self._calls_for(groups)
+        couple = self._calls_for(self._couple, groups)
         self._load(edges)
         for call in couple:
             call()
@@ -129,7 +129,8 @@ class Chunk:
 
     def backward(self, groups: Groups, edges: slice, grads: list[torch.Tensor], total: Operands) -> None:
         """The derivatives of a chunk: of what belongs to its edges, to the total, and added to the sums over all."""
-        couple, uncouple = self._calls_for(groups)
+        couple = self._calls_for(self._couple, groups)
+        uncouple = self._calls_for(self._uncouple, groups, tuple(self.needs.flat()))
         self._load(edges)
         for call in couple:
             call()
@@ -170,21 +171,17 @@ class Chunk:
             self._seen = self.memory.generation
         return array.view(shape)
 
-    def _calls_for(self, groups: Groups) -> tuple[list[Callable], list[Callable]]:
-        """What makes S, and what makes the other derivatives of its derivative, where any are asked for."""
+    def _calls_for(self, what: Callable, groups: Groups, needs: tuple | None = None) -> list[Callable]:
+        """The calls that ``what`` makes for a chunk."""
         self.n, self.e = sum(n for n, _ in groups), sum(n * k for n, k in groups)
-        if groups not in self._written:
-            couple = self._written_down(self._couple, groups)
-            uncouple = [] if self.needs is None else self._written_down(self._uncouple, groups)
+        if (found := self._written.get((groups, needs))) is None:
+            self._calls = found = []
+            self._begun: set[int] = set()  # addresses
+            what(groups)
             if len(self._written) == PATTERNS:
                 del self._written[next(iter(self._written))]
-            self._written[groups] = couple, uncouple
-        return self._written[groups]
-
-    def _written_down(self, what: Callable, groups: Groups) -> list[Callable]:
-        self._calls, self._begun = [], set()
-        what(groups)
-        return self._calls
+            self._written[groups, needs] = found
+        return found
 
     def _do(self, f: Callable, *args, **kwargs) -> None:
         self._calls.append(partial(f, *args, **kwargs))
