@@ -187,6 +187,7 @@ def test_an_error_leaves_the_memory_free(monkeypatch):
         patch.setattr(Chunk, "_load", lambda *args: 1 / 0)
         outcome(conv)
     assert not any(x.lock.locked() for x in memory._shared.values())
+    assert all(work.operands is None for _, work in conv.kernel.kept._found.values())
     same(outcome(conv), expected)
 
 

@@ -7,11 +7,14 @@ for the backward pass but the inputs. The formulas are those of :mod:`emkernel.o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from .bundle import Bundle
 from .chunk import Chunk
-from .memory import Kept, Memory, borrowed
+from .memory import Kept, borrowed
 from .neighbours import Grouped
 from .operands import Operands
 
@@ -53,11 +56,16 @@ def blocked(
     return list(_Blocked.apply((pairs, bundles, sizes), kept, graph, chunk, plain, operands, *operands.flat()))
 
 
-def _work(what, kept: Kept, operands: Operands, memory: Memory) -> Chunk:
+@contextmanager
+def _work(what, kept: Kept, operands: Operands, graph: Grouped, needs: Operands | None = None) -> Iterator[Chunk]:
+    """What does the chunks, on the memory that is free."""
     pairs, bundles, sizes = what
-    kind = memory.dtype, tuple(order for *_, order in pairs)
     constants = [C for _, C, _ in pairs] + [F for bundle in bundles for F in bundle.folds.values()]
-    return kept(kind, constants, memory, lambda: Chunk(pairs, bundles, operands, sizes, memory))
+    with borrowed(operands.features[0].dtype) as memory:
+        kind = memory.dtype, tuple(order for *_, order in pairs)
+        work = kept(kind, constants, memory, lambda: Chunk(pairs, bundles, operands, sizes, memory))
+        with work.on(operands, graph, needs):
+            yield work
 
 
 class _Blocked(torch.autograd.Function):
@@ -70,12 +78,9 @@ class _Blocked(torch.autograd.Function):
         rows = sum(n for n, _ in graph.groups)
         operands = operands.like(flat)
         out = [operands.features[0].new_empty(rows, d, m) for d, m in what[2]]
-        with borrowed(out[0].dtype) as memory:
-            work = _work(what, kept, operands, memory)
-            work.begin(operands, graph)
+        with _work(what, kept, operands, graph) as work:
             for groups, edges, rows in graph.chunks(chunk):
                 work.forward(groups, edges, [y[rows] for y in out])
-            work.end()
         return tuple(out)
 
     @staticmethod
@@ -90,12 +95,8 @@ class _Blocked(torch.autograd.Function):
             return *[None] * GIVEN, *(next(found) if need else None for need in needed)
         # contiguous where the operand is a transposed view, as derivatives are written to flat views of them
         total = ctx.places.like([x.new_zeros(x.shape) if need else None for x, need in zip(flat, needed)])
-        operands, needs = ctx.places.like(flat), ctx.places.like(needed)
-        with borrowed(grads[0].dtype) as memory:
-            work = _work(ctx.what, ctx.kept, operands, memory)
-            work.begin(operands, ctx.graph, needs)
+        with _work(ctx.what, ctx.kept, ctx.places.like(flat), ctx.graph, ctx.places.like(needed)) as work:
             for groups, edges, rows in ctx.graph.chunks(ctx.chunk):
                 work.backward(groups, edges, [g[rows] for g in grads], total)
             work.finish(total)
-            work.end()
         return *[None] * GIVEN, *total.flat()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -48,7 +49,7 @@ class Chunk:
     whose product with the weights is the output.
 
     What is done to these arrays is the same for all chunks of one shape: it is written down once, as a list of calls.
-    They refer to nothing else, and so serve for other operands of the same shapes: :meth:`begin` says which.
+    They refer to nothing else, and so serve for other operands of the same shapes: :meth:`on` says which.
 
     Args:
         pairs, bundles, sizes: as :func:`emkernel.ops.contract.node_order` takes them.
@@ -91,8 +92,9 @@ class Chunk:
             parts = {a: (rows, bundle.folds[a], of[a]) for a, rows in zip(joint, _slices(heights))}
             yield Sent((k, joint[0]), bundle, at, sum(heights), parts)
 
-    def begin(self, operands: Operands, graph: Grouped, needs: Operands | None = None) -> None:
-        """Take operands, until :meth:`end`.
+    @contextmanager
+    def on(self, operands: Operands, graph: Grouped, needs: Operands | None = None) -> Iterator[None]:
+        """Take operands, and let go of them in the end.
 
         ``needs`` says whether a derivative by each is asked for, and is None where there is no backward pass.
         """
@@ -110,10 +112,10 @@ class Chunk:
             self._dW = [w.new_zeros(w.shape[::-1]) for w in operands.weights]
             for w in (*self._dw.values(), *self._meet.values()):
                 w.zero_()
-
-    def end(self) -> None:
-        """Let go of what it was given."""
-        self.operands = self.source = self._x = self._dx = self._dW = None
+        try:
+            yield
+        finally:
+            self.operands = self.source = self._x = self._dx = self._dW = None
 
     def forward(self, groups: Groups, edges: slice, out: list[torch.Tensor]) -> None:
         """Fill the rows of a chunk."""
