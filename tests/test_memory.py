@@ -73,11 +73,11 @@ def test_calls_are_kept():
     outcome(conv, seed=5)
     assert conv.kernel.kept._found == kept
     for _, work in kept.values():
-        written = dict(work._written)
+        written = dict(work._lists)
         assert {needs is None for _, needs in written} == {True, False}  # forward and backward
         outcome(conv, seed=6)
-        assert work._written.keys() == written.keys()
-        assert all(work._written[key] is calls for key, calls in written.items())
+        assert work._lists.keys() == written.keys()
+        assert all(work._lists[key] is calls for key, calls in written.items())
 
 
 def test_layers_that_share_memory_do_not_disturb_one_another():
@@ -226,7 +226,7 @@ def test_what_is_kept_is_bounded(monkeypatch):
         n = 9
         edges = torch.randint(0, n, (2, 30), generator=torch.Generator().manual_seed(seed))
         conv(x[:n], pos[:n], edges)
-    assert all(len(work._written) <= 32 for _, work in conv.kernel.kept._found.values())
+    assert all(len(work._lists) <= memory.LISTS for _, work in conv.kernel.kept._found.values())
 
 
 def test_arrays_grow_and_say_so():

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 
 from .bundle import Bundle
-from .memory import Memory
+from .memory import Memory, Recorder
 from .neighbours import Grouped, Groups
 from .operands import Operands
 
 __all__ = ["Chunk"]
-
-PATTERNS = 32  # lists of calls that are kept
 
 
 @dataclass(frozen=True)
@@ -39,7 +35,7 @@ class Sent:
     parts: dict[int, tuple[slice, torch.Tensor, list[int]]]
 
 
-class Chunk:
+class Chunk(Recorder):
     """The contraction on one chunk after another.
 
     Fields h that are summed stand side by side in H (E, P), all features in f (E, R), and A = Σ_e h ⊗ f (n, P, R). Its
@@ -58,9 +54,8 @@ class Chunk:
     """
 
     def __init__(self, pairs, bundles: list[Bundle], operands: Operands, sizes, memory: Memory):
-        self.pairs, self.sizes, self.memory, self.operands = pairs, sizes, memory, operands
-        self._seen = memory.generation
-        self._written: dict[Hashable, list[Callable]] = {}
+        super().__init__(memory)
+        self.pairs, self.sizes, self.operands = pairs, sizes, operands
         messages = {p.a for p, _, order in pairs if order == "message"}
         self._messages, self._sums = sorted(messages), [a for a in range(len(operands.values)) if a not in messages]
         self._in_h = _slices(operands.values[a].shape[1] * operands.width(a) for a in self._sums)
@@ -102,9 +97,6 @@ class Chunk:
         self._x = torch.cat([x.flatten(1) for x in operands.features], 1)
         for a, w in self._w.items():
             w.copy_(operands.mix[a])
-        if self._seen != self.memory.generation:
-            self._written.clear()
-            self._seen = self.memory.generation
         if needs is not None:
             self._needs_x = any(needs.features)
             self._dx = torch.zeros_like(self._x)
@@ -165,34 +157,10 @@ class Chunk:
 
     # ---- arrays and calls -----------------------------------------------------------------------------------
 
-    def _array(self, *name, shape: tuple[int, ...]) -> torch.Tensor:
-        """The array of this name, at the beginning of the memory that it has for all chunks."""
-        array = self.memory.array(name, math.prod(shape))
-        if self._seen != self.memory.generation:
-            self._written.clear()
-            self._seen = self.memory.generation
-        return array.view(shape)
-
     def _calls_for(self, what: Callable, groups: Groups, needs: tuple | None = None) -> list[Callable]:
         """The calls that ``what`` makes for a chunk."""
         self.n, self.e = sum(n for n, _ in groups), sum(n * k for n, k in groups)
-        if (found := self._written.get((groups, needs))) is None:
-            self._calls = found = []
-            self._begun: set[int] = set()  # addresses
-            what(groups)
-            if len(self._written) == PATTERNS:
-                del self._written[next(iter(self._written))]
-            self._written[groups, needs] = found
-        return found
-
-    def _do(self, f: Callable, *args, **kwargs) -> None:
-        self._calls.append(partial(f, *args, **kwargs))
-
-    def _add(self, f: Callable, left: torch.Tensor, right: torch.Tensor, to: torch.Tensor) -> None:
-        """to += left @ right by addmm or baddbmm, the first time to an array without adding."""
-        beta = float(to.data_ptr() in self._begun)
-        self._begun.add(to.data_ptr())
-        self._do(f, to, left, right, beta=beta, out=to)
+        return self._written((groups, needs), lambda: what(groups))
 
     def _load(self, edges: slice) -> None:
         """What the calls start from."""

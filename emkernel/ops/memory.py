@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 
-__all__ = ["Kept", "Memory", "borrowed"]
+__all__ = ["Kept", "Memory", "Recorder", "borrowed"]
 
 LIMIT = 2**26  # bytes that are kept between calls
+LISTS = 32  # of calls, of one kind of work
 KINDS = 8  # of work that a layer keeps
 
 
@@ -62,6 +65,51 @@ def borrowed(dtype: torch.dtype) -> Iterator[Memory]:
     finally:
         memory.tidy()
         memory.lock.release()
+
+
+class Recorder:
+    """Writes down calls on arrays of a memory: one list for all that is of one shape.
+
+    Args:
+        memory: of the arrays.
+    """
+
+    def __init__(self, memory: Memory):
+        self.memory, self._seen = memory, memory.generation
+        self._lists: dict[Hashable, list[Callable]] = {}
+
+    def _forget(self) -> None:
+        """Drop the lists where arrays that they may refer to were given up."""
+        if self._seen != self.memory.generation:
+            self._lists.clear()
+            self._seen = self.memory.generation
+
+    def _array(self, *name, shape: tuple[int, ...]) -> torch.Tensor:
+        """The array of a name."""
+        array = self.memory.array(name, math.prod(shape))
+        self._forget()
+        return array.view(shape)
+
+    def _written(self, key: Hashable, what: Callable[[], None]) -> list[Callable]:
+        """The calls that ``what`` makes by :meth:`_do` and :meth:`_add`, from the second time on without asking it."""
+        self._forget()
+        if (found := self._lists.get(key)) is None:
+            self._calls = found = []
+            self._begun: set[int] = set()  # addresses
+            what()
+            if len(self._lists) == LISTS:
+                del self._lists[next(iter(self._lists))]
+            self._lists[key] = found
+        return found
+
+    def _do(self, f: Callable, *args, **kwargs) -> None:
+        self._calls.append(partial(f, *args, **kwargs))
+
+    def _add(self, f: Callable, left: torch.Tensor, right: torch.Tensor, to: torch.Tensor) -> None:
+        """to += left @ right by addmm or baddbmm, the first time to an array without adding."""
+        beta = float(to.data_ptr() in self._begun)
+        self._begun.add(to.data_ptr())
+        self._do(f, to, left, right, beta=beta, out=to)
 
 
 class Kept:
