@@ -219,7 +219,7 @@ def test_what_is_kept_is_bounded(monkeypatch):
     pos, x = randn(300, 3), randn(300, conv.rep_in.size)
     edges = knn_graph(pos, 9)
     expected = copy.deepcopy(conv)(x, pos, edges)
-    shared = memory._shared[torch.float64]
+    shared = memory._shared[torch.float64, memory.CPU]
     assert not shared._arrays and shared.generation
     torch.testing.assert_close(conv(x, pos, edges), expected, rtol=0, atol=0)
     for seed in range(40):  # chunks of ever other degrees

@@ -61,8 +61,9 @@ def _work(what, kept: Kept, operands: Operands, graph: Grouped, needs: Operands 
     """What does the chunks, on the memory that is free."""
     pairs, bundles, sizes = what
     constants = [C for _, C, _ in pairs] + [F for bundle in bundles for F in bundle.folds.values()]
-    with borrowed(operands.features[0].dtype) as memory:
-        kind = memory.dtype, tuple(order for *_, order in pairs)
+    like = operands.features[0]
+    with borrowed(like.dtype, like.device) as memory:
+        kind = like.dtype, like.device, tuple(order for *_, order in pairs)
         work = kept(kind, constants, memory, lambda: Chunk(pairs, bundles, operands, sizes, memory))
         with work.on(operands, graph, needs):
             yield work

@@ -13,6 +13,7 @@ import torch
 
 __all__ = ["Kept", "Memory", "Recorder", "borrowed"]
 
+CPU = torch.device("cpu")
 LIMIT = 2**26  # bytes that are kept between calls
 LISTS = 32  # of calls, of one kind of work
 KINDS = 8  # of work that a layer keeps
@@ -25,14 +26,14 @@ class Memory:
         generation: changes when an array is given up for a larger one, and what refers to it is to be made anew.
     """
 
-    def __init__(self, dtype: torch.dtype):
-        self.dtype, self.generation, self.lock = dtype, 0, threading.Lock()
+    def __init__(self, dtype: torch.dtype, device: torch.device = CPU):
+        self.dtype, self.device, self.generation, self.lock = dtype, device, 0, threading.Lock()
         self._arrays: dict[Hashable, torch.Tensor] = {}
 
     def own(self, shape: tuple[int, ...]) -> torch.Tensor:
         """A new array that is not shared."""
         with torch.inference_mode(False):  # it may be written to outside
-            return torch.zeros(shape, dtype=self.dtype, device="cpu")
+            return torch.zeros(shape, dtype=self.dtype, device=self.device)
 
     def array(self, name: Hashable, size: int) -> torch.Tensor:
         """The first numbers of the array of a name."""
@@ -40,7 +41,7 @@ class Memory:
         if found is None or len(found) < size:
             self.generation += found is not None
             with torch.inference_mode(False):
-                found = self._arrays[name] = torch.empty(size, dtype=self.dtype, device="cpu")
+                found = self._arrays[name] = torch.empty(size, dtype=self.dtype, device=self.device)
         return found[:size]
 
     def tidy(self) -> None:
@@ -50,15 +51,15 @@ class Memory:
             self.generation += 1
 
 
-_shared: dict[torch.dtype, Memory] = {}
+_shared: dict[tuple[torch.dtype, torch.device], Memory] = {}
 
 
 @contextmanager
-def borrowed(dtype: torch.dtype) -> Iterator[Memory]:
+def borrowed(dtype: torch.dtype, device: torch.device = CPU) -> Iterator[Memory]:
     """The shared memory; one of its own where another thread has that, or where tensors are not what they seem."""
-    memory = _shared.setdefault(dtype, Memory(dtype))
+    memory = _shared.setdefault((dtype, device), Memory(dtype, device))
     if torch._C._len_torch_dispatch_stack() or not memory.lock.acquire(blocking=False):
-        yield Memory(dtype)
+        yield Memory(dtype, device)
         return
     try:
         yield memory
@@ -122,7 +123,7 @@ class Kept:
         self, kind: Hashable, constants: list[torch.Tensor], memory: Memory, make: Callable[[], Any]
     ) -> Any:
         """What was made of this kind, from the same constants, on the memory that is shared; else what is made now."""
-        if _shared.get(memory.dtype) is not memory:
+        if _shared.get((memory.dtype, memory.device)) is not memory:
             return make()
         now = [memory, *constants]
         of, found = self._found.pop(kind, ([], None))
