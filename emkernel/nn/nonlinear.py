@@ -150,9 +150,9 @@ class Gate(EquivariantModule):
         if self.gates is not None:
             if not s.shape[1]:  # nothing is invariant: one constant gate per copy
                 s = s.new_ones(s.shape[0], 1)
-            gates = torch.sigmoid(self.gates(s)).split(self._splits, 1)
-            for i, g in zip(self._gated, gates):
-                out[i] = xs[i] * g[:, None]
+            # split before the sigmoid: inductor writes over one that is saved beside parts of it (torch 2.13)
+            for i, g in zip(self._gated, self.gates(s).split(self._splits, 1)):
+                out[i] = xs[i] * torch.sigmoid(g)[:, None]
         return out
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
