@@ -26,8 +26,10 @@ def run_file(path: Path) -> tuple[dict[str, Any], dict[str, GroupError]]:
     refused: dict[str, GroupError] = {}
     module.__file__ = str(path)
     content = vars(module)
-    # as a dataclass, for one, looks its module up
+    # as a dataclass, for one, looks its module up; and the file may import its neighbours
     before, sys.modules[path.stem] = sys.modules.get(path.stem), module
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)
     try:
         for statement in tree.body:
             alone = ast.Module([*future, statement], [])
@@ -50,6 +52,8 @@ def run_file(path: Path) -> tuple[dict[str, Any], dict[str, GroupError]]:
             for name in names:
                 content.pop(name, None)
     finally:
+        if folder in sys.path:
+            sys.path.remove(folder)
         if before is None:
             del sys.modules[path.stem]
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from math import comb
 
@@ -80,7 +81,11 @@ def motions(rep_in: Rep, rep_out: Rep, degree: int, gates: bool = True) -> np.nd
         return None
     v = torch.randn(points, d, generator=torch.Generator().manual_seed(SEED), dtype=torch.float64)
     v = v / v.norm(dim=1, keepdim=True)
-    (k, _), slopes = values(v), [torch.func.jvp(values, (v,), (e.expand_as(v),))[1] for e in torch.eye(d).to(v)]
+    with warnings.catch_warnings():
+        # torch prepares derivatives by its own torch.jit.script
+        warnings.simplefilter("ignore", DeprecationWarning)
+        slopes = [torch.func.jvp(values, (v,), (e.expand_as(v),))[1] for e in torch.eye(d).to(v)]
+    k, _ = values(v)
     dk, di = (torch.stack(s, -1) for s in zip(*slopes))
     size = k.square().mean((0, 2, 3), keepdim=True).sqrt()
     k, dk = k / size, dk / size[..., None]

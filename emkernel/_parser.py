@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 from difflib import get_close_matches
 
 import emkernel
@@ -27,23 +26,24 @@ NETWORK = {
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that says what an unknown option is close to."""
+    """A parser that says what an unknown option is close to, and takes none that is cut short."""
 
-    def options(self) -> set[str]:
-        """The long options of this parser and those of its commands."""
-        found = {name for name in self._option_string_actions if name.startswith("--")}
-        for action in self._actions:
-            if isinstance(action, argparse._SubParsersAction):
-                found |= {name for command in action.choices.values() for name in command.options()}
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs, allow_abbrev=False)
+
+    def parse_args(self, args=None, namespace=None):
+        """As of argparse; an unknown option is blamed on its command."""
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            (commands,) = (a for a in self._actions if isinstance(a, argparse._SubParsersAction))
+            command = commands.choices[found.command]
+            known = [name for name in command._option_string_actions if name.startswith("--")]
+            text = f"unrecognized arguments: {' '.join(unknown)}"
+            for word in (word.partition("=")[0] for word in unknown if word.startswith("-")):
+                near = get_close_matches("--" + word.strip("-"), known, n=2)
+                text += f"; close to {word}: {', '.join(near)}" if near else ""
+            command.error(text)
         return found
-
-    def error(self, message: str):
-        if message.startswith("unrecognized arguments"):
-            known = self.options()
-            for word in re.findall(r"--?[a-z][\w-]*", message):
-                near = get_close_matches("--" + word.strip("-"), known, n=3)
-                message += f"; close to {word}: {', '.join(near)}" if near else ""
-        super().error(message)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -77,8 +77,8 @@ def parser() -> argparse.ArgumentParser:
         epilog=_help.CHECK_END,
     )
     check.add_argument("group", help="a name of the catalogue, a family as 'C(7)', or my_group.py:NAME")
-    check.add_argument("--order", type=int, metavar="N", help="the number of elements it must have")
-    check.add_argument("--dimension", type=int, metavar="N", help="the dimension its Lie algebra must have")
+    check.add_argument("--order", type=_count(1), metavar="N", help="the number of elements it must have")
+    check.add_argument("--dimension", type=_count(0), metavar="N", help="the dimension its Lie algebra must have")
     check.add_argument(
         "--form",
         action="append",
@@ -191,6 +191,16 @@ def _study_options(commands) -> None:
         study.add_argument(f"--{name}", type=kind, help="of every run, instead of the study's own")
     study.add_argument("--accelerator", default="auto", help="cpu, gpu, ... (default auto)")
     study.add_argument("--precision", default="32-true", help="32-true, bf16-mixed, ... (default 32-true)")
+
+
+def _count(least: int):
+    def number(text: str) -> int:
+        if (n := int(text)) < least:
+            raise argparse.ArgumentTypeError(f"{n} is less than {least}")
+        return n
+
+    number.__name__ = "whole number"
+    return number
 
 
 def _integers(text: str):

@@ -27,6 +27,8 @@ from .matrix_group import MatrixGroup
 
 __all__ = ["load_group", "main"]
 
+log = logging.getLogger(__name__)
+
 
 def load_group(spec: str) -> MatrixGroup:
     """A group by name: of the catalogue ("O3", "C(7)"), or "file.py:NAME", a MatrixGroup or a function that makes one.
@@ -55,12 +57,14 @@ def load_group(spec: str) -> MatrixGroup:
         raise GroupError(f"{path} does not run: {_blame(e, path)}{type(e).__name__}: {e}") from e
     if error := refused.get(name) if name else next(iter(refused.values()), None):
         raise GroupError(f"{path}: {_blame(error, path)}{error}") from error
+    for other, error in refused.items():
+        log.warning("%s: %s is no group, and left out: %s%s", path, other, _blame(error, path), error)
     found = [k for k, v in content.items() if isinstance(v, MatrixGroup)]
     if not name and len(found) == 1:
         name = found[0]
     makers = [k for k, v in content.items() if inspect.isfunction(v) and v.__module__ == path.stem]
     if name not in content:
-        near = get_close_matches(name or "", [k for k in content if not k.startswith("_")], n=3)
+        near = get_close_matches(name or "", [*found, *makers], n=3)
         hint = f"; close to it: {', '.join(near)}" if near else ""
         raise GroupError(
             (f"{path} defines no {name!r}{hint}; " if name else f"{path}: say which group, {path}:NAME; ")

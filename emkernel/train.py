@@ -19,6 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -30,6 +31,14 @@ from .errors import DataError, GroupError
 from .matrix_group import MatrixGroup
 
 __all__ = ["RunConfig", "TASKS", "matrix_log", "random_rotations", "train"]
+
+log = logging.getLogger(__name__)
+
+
+def _preserves_lengths(group: MatrixGroup) -> bool:
+    h, A = group.discrete_generators, group.lie_algebra
+    unit = np.eye(group.d)
+    return np.allclose(h.transpose(0, 2, 1) @ h, unit, atol=1e-6) and np.allclose(A, -A.transpose(0, 2, 1), atol=1e-6)
 
 
 def _lightning():
@@ -172,6 +181,13 @@ def train(
     started = time.time()
     network = task.build(group, config, training)
     built = time.time() - started
+    if not _preserves_lengths(group):
+        log.warning(
+            "%s does not preserve lengths in Cartesian coordinates, which the data of %s are in: a group that is "
+            "written in other ones is not their symmetry",
+            group.name,
+            config.task,
+        )
     order, turns = EpochShuffle(items, config.batch_size, config.seed), InTurn(len(data["val"]), 4 * config.batch_size)
     # no batch size: a sampler's item is the list of a batch
     loaders = [

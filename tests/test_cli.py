@@ -300,7 +300,9 @@ def test_usage_errors(run, argv):
     [
         (["check", "O3", "--ordr", "48"], "close to --ordr: --order"),
         (["check", "O3", "-order", "48"], "close to -order: --order"),
-        (["train", "nbody", "--epoch", "2", "--chanels", "4"], "close to --chanels: --channels"),
+        (["train", "nbody", "--epoch", "2", "--chanels", "4"], "to --epoch: --epochs; close to --chanels: --channels"),
+        (["check", "O3", "--order", "0"], "argument --order: 0 is less than 1"),
+        (["check", "O3", "--dimension", "-1"], "argument --dimension: -1 is less than 0"),
         (["train", "modelnet", "--neighbors=3"], "close to --neighbors: --neighbours"),
     ],
 )
@@ -390,3 +392,27 @@ def test_a_file_of_groups_runs_as_a_module(tmp_path):
 def test_a_bare_name_may_be_one_of_a_file(refused):
     assert "no group is called 'mine'" in (line := refused("check", "mine")) and "FILE.py:mine" in line
     assert "FILE.py" not in refused("check", "C(2,3)")
+
+
+def test_a_group_that_is_left_out_is_named(run, tmp_path):
+    file = tmp_path / "groups.py"
+    file.write_text("import emkernel as ek\nH = ek.MatrixGroup('flat', [[[0, 0], [0, 0]]])\nG = ek.groups.get('Cs')\n")
+    status, _, err = run("check", f"{file}:G", "--quick")
+    assert status == 0 and "groups.py: H is no group, and left out: line 2: flat: " in err
+
+
+def test_a_file_imports_its_neighbours(tmp_path, monkeypatch):
+    (tmp_path / "matrices_beside.py").write_text("import numpy as np\nflip = np.diag([1, -1])\n")
+    file = tmp_path / "groups.py"
+    file.write_text("import emkernel as ek\nfrom matrices_beside import flip\nG = ek.MatrixGroup('G', [flip])\n")
+    before = list(sys.path)
+    assert load_group(f"{file}:G").order == 2
+    assert sys.path == before
+    sys.modules.pop("matrices_beside")
+
+
+def test_only_groups_and_functions_are_proposed(tmp_path):
+    file = tmp_path / "groups.py"
+    file.write_text("import numpy as np\nimport emkernel as ek\nG = ek.groups.get('Cs')\n")
+    with pytest.raises(GroupError, match=r"defines no 'nope'; its groups are G$"):
+        load_group(f"{file}:nope")

@@ -1,5 +1,6 @@
 """The implicit kernel and the point convolution: steerable for every group, one function in every contraction."""
 
+import warnings
 from functools import partial
 
 import pytest
@@ -47,6 +48,21 @@ def test_a_constant_kernel_is_warned_of(recwarn):
         k = kernel(randn(5, 2), randn(5, 1) if "edge_rep" in options else None)
         assert (k - k[:1]).abs().max() > 1e-3
     assert not recwarn.list
+
+
+def test_outputs_that_stay_zero_are_named():
+    """The one-dimensional irreducible of D6h that changes sign in every mirror is a polynomial of degree six."""
+    g = groups.get("D6h")
+    far = next(r for r in irreps(g, degree=6) if r.label == "1h")
+    args = (4 * Scalar)(g), (4 * Scalar + 2 * far)(g)
+    with pytest.warns(UserWarning, match=r"^1h of the output .* stay zero: no kernel of degree up to 2 reaches them"):
+        conv = double(PointConv(*args, degree=2, **SMALL))
+    y = conv(randn(9, 4), randn(9, 3), GRAPHS["ragged"][2])
+    assert (y[:, 4:] == 0).all() and (y[:, :4] != 0).all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        PointConv((4 * Scalar + 2 * far)(g), (4 * Scalar + 2 * far)(g), degree=2, **SMALL)  # by the term i = j
+        PointConv(*args, degree=6, **SMALL)
 
 
 # ---- graphs -----------------------------------------------------------------------------------------------------

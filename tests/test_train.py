@@ -765,6 +765,17 @@ def test_what_makes_no_sense():
     assert not Path("never").exists()
 
 
+@pytest.mark.parametrize("change", [[[1, 0, 0], [0, 1, 0], [0, 0, 2]], np.eye(3)])
+def test_a_group_in_other_coordinates_is_warned_of(change, tmp_path, caplog):
+    C = np.array(change, float)
+    h, A = ek.groups.O2z().discrete_generators, ek.groups.O2z().lie_algebra
+    mix = C @ np.array([[1, 1, 0], [0, 1, 0], [0, 0, 1]]) if C[2, 2] == 2 else C
+    G = ek.MatrixGroup("turned", mix @ h @ np.linalg.inv(mix), mix @ A @ np.linalg.inv(mix))
+    with caplog.at_level("WARNING", "emkernel"):
+        train(G, tiny(epochs=1), tmp_path / "run", progress=False)
+    assert ("does not preserve lengths" in caplog.text) == (C[2, 2] == 2)
+
+
 # ---- interrupted ------------------------------------------------------------------------------------------------
 
 

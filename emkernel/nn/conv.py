@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from difflib import get_close_matches
 from inspect import signature
 from numbers import Real
@@ -80,7 +81,7 @@ class PointConv(EquivariantModule):
         bias: learnable invariant offset (with the term i = j).
         backend: of the segment reductions, see :func:`emkernel.ops.segment.segment_reduce`.
         **options: further arguments of :class:`ImplicitKernel` (degree, width, hidden, layers, radial, cutoff,
-            envelope, bilinear) or of :class:`FixedKernel`.
+            envelope, spread, bilinear) or of :class:`FixedKernel`.
 
     Shapes:
         x (N, rep_in.size), pos (N, d), edge_index (2, E), edge_attr (E, edge_rep.size) -> (N, rep_out.size); with pairs
@@ -145,6 +146,21 @@ class PointConv(EquivariantModule):
                 f"aggr={aggr!r} jumps as neighbours come and go, which an envelope is there to prevent: use aggr='sum'"
             )
         self.self_term = Linear(rep_in, rep_out, bias=bias) if self_interaction else None
+        if unreached := self._unreached():
+            warnings.warn(
+                f"{', '.join(unreached)} of the output of the convolution from {rep_in} to {rep_out} stay zero: no "
+                f"kernel of degree up to {self.kernel.embed.degree} reaches them; raise degree, or leave them out",
+                UserWarning,
+                stacklevel=2,
+            )
+
+    def _unreached(self) -> list[str]:
+        """The irreducibles of the output to which nothing contributes."""
+        weights, term = self.kernel.weight, self.self_term
+        own = [len(w) > 0 for w in term.weight] if term is not None else [False] * len(weights)
+        offset = [x is not None for x in term._offsets] if term is not None else own
+        irreps = self.kernel.layout_out.irreps
+        return [r.label for r, w, a, b in zip(irreps, weights, own, offset) if not (len(w) or a or b)]
 
     def reset_parameters(self) -> None:
         """Draw all weights anew."""
