@@ -1,5 +1,6 @@
 """Laws of the catalogue, over one table of its groups."""
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from math import factorial
@@ -455,6 +456,15 @@ def test_families_resolve_with_their_numbers():
 def test_unknown_names_are_answered_with_near_ones(name, hint):
     with pytest.raises(GroupError, match=f"{name!r}; close to it: .*{hint}"):
         groups.get(name)
+
+
+@pytest.mark.parametrize(("name", "form"), [("C", "C(n)"), ("C(7", "C(n)"), ("Opq", "Opq(p, q)"), ("GL", "GL(n)")])
+def test_a_family_is_no_group(name, form):
+    with pytest.raises(GroupError) as e:
+        groups.get(name)
+    text = str(e.value)
+    assert text.startswith(f"no group is called {name!r}; ") and f" is a family, {form} with" in text
+    assert groups.get(re.search(r"as in '(.*)'$", text)[1]).d > 0
 
 
 @pytest.mark.parametrize("name", [

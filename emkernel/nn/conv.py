@@ -293,7 +293,7 @@ class PointConv(EquivariantModule):
             check_like(p, weight, name)
             if f is not None and (f.ndim != 2 or f.shape[0] != p.shape[0]):
                 raise ValueError(
-                    f"x and {name} have {len(f)} and {len(p)} nodes; expected one feature vector (N, "
+                    f"x has shape {tuple(f.shape)} and {name} {tuple(p.shape)}; expected one feature vector (N, "
                     f"{self.rep_in.size}) per point"
                 )
         if size is not None and tuple(size) != (pos_source.shape[0], pos_target.shape[0]):
