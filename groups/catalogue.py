@@ -123,8 +123,8 @@ def get(name: str) -> MatrixGroup:
                              f"emkernel.groups.{builder} in a file my_group.py, and name my_group.py:NAME")
         if builder in families():
             numbers = list(signature(families()[builder]).parameters)
-            raise GroupError(f"no group is called {name!r}; {builder} is a family, {builder}({', '.join(numbers)}) with "
-                             f"whole numbers, as in '{builder}({', '.join('3' * len(numbers))})'")
+            raise GroupError(f"no group is called {name!r}; {builder} is a family, {builder}({', '.join(numbers)}) "
+                             f"with whole numbers, as in '{builder}({', '.join('3' * len(numbers))})'")
         raise GroupError(f"no group is called {name!r}{_nearest(name)}; `emkernel groups` lists all names")
     numbers = [int(n) for n in (call[2] or "").split(",") if n.strip()]
     expected = list(signature(constructor).parameters)
