@@ -162,7 +162,8 @@ def test_particles(backend):
         x = {"vel": randn(nodes, 3, seed=1), "charge": randn(nodes, 1, seed=2)}
         return (GraphBatch(randn(nodes, 3), torch.arange(count).repeat_interleave(5), count, x=x, edge_index=edges),)
 
-    agree(ParticleNet(G, channels=3, layers=2).eval(), [particles(3), particles(7)], backend)
+    # inductor compiles products with fewer than thirty rows anew
+    agree(ParticleNet(G, channels=3, layers=2).eval(), [particles(7), particles(13)], backend)
 
 
 @pytest.mark.slow
