@@ -1,9 +1,8 @@
-"""What the benchmarks share: clocks, memory, processes, tables and plots. Imports nothing but torch at the top, so that
+"""What the benchmarks share: clocks, memory, processes and points. Imports nothing but torch at the top, so that
 a process of another environment, with another library in it, can use it."""
 
 from __future__ import annotations
 
-import csv
 import ctypes
 import gc
 import json
@@ -295,117 +294,3 @@ def cloud(points: int, neighbours: int, device: str = "cpu") -> tuple[torch.Tens
     source = distance.topk(neighbours, largest=False).indices.reshape(-1)
     target = torch.arange(points).repeat_interleave(neighbours)
     return pos.to(device), torch.stack([source, target]).to(device)
-
-
-# ---- results --------------------------------------------------------------------------------------------------------
-
-
-class Table:
-    """Rows of results: printed as they come, written as Markdown and as CSV.
-
-    Args:
-        columns: heading, key of the row and format of each column.
-        title, machine: what and where.
-    """
-
-    def __init__(self, columns: list[tuple[str, str, str]], title: str, machine: str):
-        self.columns, self.title, self.machine, self.rows = columns, title, machine, []
-        self.notes: list[str] = []
-        print(f"{title}\n{machine}")
-
-    def _cells(self, row: dict) -> list[str]:
-        """What stands in the row; where the measurement failed, why, after the name."""
-        values = [row.get(key) for _, key, _ in self.columns]
-        cells = ["" if v is None else format(v, form) for v, (_, _, form) in zip(values, self.columns)]
-        if "failed" in row:
-            cells[1] = row["failed"]
-        return cells
-
-    def _line(self, cells) -> str:
-        return "  ".join(
-            c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, self._widths))
-        )
-
-    def head(self, group: str = "") -> None:
-        """The headings, above the rows that follow."""
-        self._widths = [max(26 if i == 0 else 9, len(h)) for i, (h, _, _) in enumerate(self.columns)]
-        print(f"\n{group}" if group else "")
-        print(self._line([h for h, _, _ in self.columns]), flush=True)
-
-    def add(self, row: dict) -> None:
-        self.rows.append(row)
-        print(self._line(self._cells(row)), flush=True)
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-        print(text, flush=True)
-
-    def write(self, path: Path, command: str, group: str | None = None, plots: tuple[Path, ...] = ()) -> None:
-        """``path`` with .md and .csv; rows that differ in the key ``group`` go into tables of their own."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lines = [f"# {self.title}", "", f"    {command}", "", f"{self.machine}."]
-        for name in dict.fromkeys(row.get(group) for row in self.rows):
-            lines += ["", *([f"## {name}", ""] if name is not None else [])]
-            lines.append("| " + " | ".join(h for h, _, _ in self.columns) + " |")
-            lines.append("|---|" + "---:|" * (len(self.columns) - 1))
-            for row in self.rows:
-                if row.get(group) == name:
-                    lines.append("| " + " | ".join(self._cells(row)) + " |")
-        for text in self.notes:
-            lines += ["", text]
-        for plot in plots:
-            lines += ["", f"![{plot.stem}]({plot.name})"]
-        path.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        keys = list(dict.fromkeys(key for row in self.rows for key in row))
-        with path.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, keys, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self.rows)
-        written = [path.with_suffix(".md"), path.with_suffix(".csv"), *plots]
-        print("\nwritten: " + ", ".join(str(p) for p in written))
-
-
-def command() -> str:
-    """The command line of this process, as anyone would type it."""
-    script = Path(sys.argv[0]).resolve()
-    script = script.relative_to(ROOT) if script.is_relative_to(ROOT) else script
-    return " ".join(["python", str(script), *sys.argv[1:]])
-
-
-def plot_lines(path: Path, panels: list[dict], title: str) -> tuple[Path, ...]:
-    """One panel per entry, with keys x, y (labels) and lines {name: [(x, y), ...]}, on doubly logarithmic axes.
-
-    Returns nothing where matplotlib is not installed.
-    """
-    try:
-        import matplotlib
-    except ImportError:
-        print("matplotlib is not installed: no plot")
-        return ()
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    across = 2 if len(panels) == 4 else min(3, len(panels))
-    down = math.ceil(len(panels) / across)
-    figure, axes = pyplot.subplots(
-        down, across, figsize=(3.6 * across, 2.8 * down + 0.8), layout="constrained", squeeze=False
-    )
-    for ax in axes.flat[len(panels) :]:
-        ax.set_axis_off()
-    names = list(dict.fromkeys(name for panel in panels for name in panel["lines"]))
-    colours = dict(zip(names, pyplot.get_cmap("tab10").colors))
-    for ax, panel in zip(axes.flat, panels):
-        ticks = sorted({x for line in panel["lines"].values() for x, _ in line})
-        for name, line in panel["lines"].items():
-            ax.plot(*zip(*sorted(line)), "o-", color=colours[name], label=name, markersize=3.5)
-        ax.set(xscale="log", yscale="log", xlabel=panel["x"], ylabel=panel["y"])
-        ax.set_xticks(ticks, [f"{x:g}" for x in ticks])
-        ax.minorticks_off()
-        ax.grid(True, alpha=0.3)
-    handles = {h.get_label(): h for ax in axes.flat for h in ax.get_lines()}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize=8)
-    figure.suptitle(title, fontsize=10)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=90)
-    pyplot.close(figure)
-    return (path,)

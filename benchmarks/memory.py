@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 
 import torch
-from _measure import Table, add_options, answer, command, forget, machine, memory, settle, spawn
+from _measure import add_options, answer, forget, machine, memory, settle, spawn
+from _results import Table, command, plot_bars
 
 
 def measure(options: dict) -> dict:
@@ -49,7 +50,9 @@ def measure(options: dict) -> dict:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_options(parser)
     for name, value in (("points", 65536), ("neighbours", 16), ("channels", 16), ("degree", 2)):
         parser.add_argument(f"--{name}", type=int, default=value)
@@ -69,15 +72,24 @@ def main():
         ("kept for the backward pass, MB", "saved", ".0f"),
         ("forward and backward, s", "seconds", ".1f"),
     ]
-    sizes = f"{args.points} points, k = {args.neighbours}, {args.channels} channels of spins 0 to {args.degree}"
+    sizes = (
+        f"{args.points} points, k = {args.neighbours}, {args.channels} channels of spins 0 to {args.degree}"
+    )
     table = Table(columns, "Memory of one point convolution", machine(args))
     table.head(sizes)
     settings = [("the kernel network alone", True, None), *((f"chunk = {c}", False, c) for c in args.chunks)]
     for name, alone, chunk in [*settings, ("by default", False, None)]:
-        options = {k: getattr(args, k) for k in ("points", "neighbours", "channels", "degree", "threads", "device")}
+        options = {
+            k: getattr(args, k) for k in ("points", "neighbours", "channels", "degree", "threads", "device")
+        }
         result = spawn(Path(__file__), options | {"chunk": chunk, "alone": alone}, gigabytes=12.0, limit=1800)
         table.add({"name": name, "group": sizes, **result})
-    table.write(args.out / "memory-cpu", command(), "group")
+    out, done = args.out / "memory-cpu", [row for row in table.rows if "failed" not in row]
+    lines = {what: [(row["name"], row[key]) for row in done] for what, key, _ in columns[1:4]}
+    plots = plot_bars(
+        out.with_suffix(".png"), [{"x": "MB", "lines": lines}], f"{sizes}\n{table.machine}", log=False
+    )
+    table.write(out, command(), "group", plots)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,12 @@ the fastest of several rounds of each; "auto" is to be within 20 % of the better
 """
 
 import argparse
+import itertools
 import time
 
 import torch
+from _measure import add_options, machine, settle
+from _results import Table, command
 
 import emkernel as ek
 from emkernel.models import harmonic_rep
@@ -18,31 +21,33 @@ ORDERS = ("aggregate", "message", "auto")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    for name, value in (("threads", 1), ("points", 512), ("rounds", 5)):
-        parser.add_argument(f"--{name}", type=int, default=value)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_options(parser)
+    parser.set_defaults(threads=1)
+    parser.add_argument("--points", type=int, default=512)
+    parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    settle(args)
     # with one thread the time of the processor, which other jobs change least
     clock = time.process_time if args.threads == 1 else time.perf_counter
-    heads = "".join(f"{order + ', ms':>15}" for order in ORDERS)
-    print(f"{'group':>8} {'spin':>4} {'channels':>8} {'k':>3}{heads}  auto / best")
-    worst = 0.0
+    columns = [("spin", "spin", "d"), ("channels", "channels", "d"), ("k", "k", "d")]
+    columns += [(f"{order}, ms", order, ".2f") for order in ORDERS] + [("auto / best", "ratio", ".2f")]
+    table = Table(columns, f"The order that is chosen, on {args.points} points", machine(args))
+    spins, widths, degrees = ((1,), (4, 16), (3, 12)) if args.quick else ((1, 2), (4, 16, 64), (3, 12, 40))
     for name in ("O(3)", "O2z", "Octa"):
         group = ek.groups.get(name)
-        for spin in (1, 2):
-            for channels in (4, 16, 64):
-                for k in (3, 12, 40):
-                    times = measure(group, spin, channels, k, args, clock)
-                    ratio = times["auto"] / min(times["aggregate"], times["message"])
-                    worst = max(worst, ratio)
-                    print(
-                        f"{name:>8} {spin:4} {channels:8} {k:3}"
-                        + "".join(f"{1e3 * times[o]:15.2f}" for o in ORDERS)
-                        + f"  {ratio:11.2f}",
-                        flush=True,
-                    )
-    print(f"worst: {worst:.2f}")
+        table.head(name)
+        for spin, channels, k in itertools.product(spins, widths, degrees):
+            times = measure(group, spin, channels, k, args, clock)
+            row = {"group": name, "spin": spin, "channels": channels, "k": k}
+            row |= {order: 1e3 * seconds for order, seconds in times.items()}
+            table.add(row | {"ratio": times["auto"] / min(times["aggregate"], times["message"])})
+    ratios = sorted(row["ratio"] for row in table.rows)
+    within = sum(ratio <= 1.2 for ratio in ratios)
+    table.note(f"Within 20 % of the better order: {within} of {len(ratios)}; worst {ratios[-1]:.2f}.")
+    table.write(args.out / "orders-cpu", command(), "group")
 
 
 def measure(group, spin, channels, k, args, clock) -> dict[str, float]:

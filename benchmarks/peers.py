@@ -15,21 +15,8 @@ from dataclasses import asdict, replace
 
 import torch
 from _layers import COMPILED, LAYERS, Case
-from _measure import (
-    Table,
-    add_options,
-    answer,
-    captured,
-    clock,
-    cloud,
-    command,
-    machine,
-    memory,
-    operations,
-    plot_lines,
-    settle,
-    spawn,
-)
+from _measure import add_options, answer, captured, clock, cloud, machine, memory, operations, settle, spawn
+from _results import Table, command, plot_lines
 
 SWEEPS = {
     "channels": (8, 16, 32, 64),

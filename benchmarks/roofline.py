@@ -15,7 +15,8 @@ from dataclasses import asdict, replace
 
 import torch
 from _layers import CUTOFF, Case
-from _measure import Table, add_options, clock, cloud, command, machine, settle, synchronise
+from _measure import add_options, clock, cloud, machine, settle, synchronise
+from _results import Table, command, plot_bars
 from _trace import Trace, costs
 
 import emkernel as ek
@@ -190,7 +191,17 @@ def main():
             f"{name} {text} ({stages}), {len(same)} times: {1e3 * seconds:.3f} ms, "
             f"{flops / seconds / 1e9:.1f} GFLOP/s; alone {flops / len(same) / single / 1e9:.1f} GFLOP/s."
         )
-    table.write(args.out / f"roofline-{device.split(':')[0]}", command(), "group")
+    panels = []
+    for name in ("forward", "backward"):
+        mine = [row for row in rows if row["group"] == name]
+        lines = {
+            what: [(row["stage"], row[key]) for row in mine]
+            for what, key in (("taken", "ms"), ("floor", "floor"))
+        }
+        panels.append({"x": f"{name}, ms", "lines": lines})
+    out = args.out / f"roofline-{device.split(':')[0]}"
+    plots = plot_bars(out.with_suffix(".png"), panels, f"{title}\n{table.machine}", log=False)
+    table.write(out, command(), "group", plots)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from _layers import Case
-from _measure import Table, add_options, command, machine, plot_lines, settle, spawn
+from _measure import add_options, machine, settle, spawn
+from _results import Table, command, plot_lines
 
 SWEEPS = {
     "points": (256, 512, 1024, 2048, 4096, 8192),

@@ -3,7 +3,7 @@
 For each group: V^⊗k is split into irreducibles and an equivariant linear layer V^⊗k -> V^⊗k built; then all couplings
 a ⊗ b -> c of the first ten irreducibles met are solved, those of more than a million numbers last. Cold is an empty
 store, warm the same again from the disk, each in a fresh process, warm the best of three; the import of emlp, which
-only a cold process needs, is counted and shown apart. The reference is emlp's own basis of the same equivariant maps
+only a cold process needs, is counted apart. The reference is emlp's own basis of the same equivariant maps
 V^⊗k -> V^⊗k, in a process that is stopped after --limit seconds.
 
     python benchmarks/solver.py [--limit 120] [--cpu] [O3 Octa Lorentz S20]
@@ -16,6 +16,9 @@ import os
 import subprocess
 import sys
 import tempfile
+
+from _measure import add_options, machine, settle
+from _results import Table, command, plot_bars
 
 CASES = {
     "O3": ("O(3)", 6, "O(3)"),
@@ -69,7 +72,9 @@ def run(code: str, limit: float, **environment) -> list[str]:
     """Numbers that the code prints, or one line that says how it ended."""
     env = os.environ | environment
     try:
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=limit, env=env)
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=limit, env=env
+        )
     except subprocess.TimeoutExpired:
         return [f"stopped after {limit:.0f} s"]
     if done.returncode:
@@ -79,30 +84,61 @@ def run(code: str, limit: float, **environment) -> list[str]:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", default=list(CASES), metavar="NAME")
     parser.add_argument("--limit", type=float, default=120, help="seconds for emlp")
     parser.add_argument("--cpu", action="store_true", help="processor time of ours")
+    add_options(parser)
     args = parser.parse_args()
+    settle(args)
     clock = "process_time" if args.cpu else "perf_counter"
-    print(f"{'':22} {'split':>8} {'layer':>8} {'couplings':>10} {'larger':>8}  (seconds; importing emlp apart)")
+    columns = [
+        ("seconds", "name", ""),
+        ("split", "split", ".3f"),
+        ("layer", "layer", ".3f"),
+        ("couplings", "couplings", ".3f"),
+        ("larger", "larger", ".3f"),
+        ("importing emlp", "imported", ".1f"),
+        ("all maps by emlp", "emlp", ".1f"),
+        ("maps", "maps", "d"),
+    ]
+    table = Table(columns, "Splitting tensor powers and solving couplings", machine(args))
     for case in args.names:
         name, power, group = CASES[case]
+        what = f"{name}, V^{power}"
+        table.head(what)
         with tempfile.TemporaryDirectory() as folder:
             for store, times in (("cold", 1), ("warm", 3)):
                 code = OURS.format(name=name, power=power, cold=store == "cold", largest=LARGEST, clock=clock)
                 outs = [run(code, 900, EMKERNEL_STORE=folder, EMKERNEL_SHIPPED="0") for _ in range(times)]
-                out = min(outs, key=lambda o: sum(map(float, o[1:5])) if len(o) > 1 else float("inf"))
-                if len(out) == 1:
-                    print(f"{name} V^{power} {store}: {out[0]}")
-                    continue
-                imported, split, layer, coupled, larger = map(float, out[:5])
-                extra = f"  + import {imported:.1f}" if imported else ""
-                row = f"{split:8.3f} {layer:8.3f} {coupled:10.3f} {larger:8.3f}"
-                print(f"{name + f' V^{power} {store}':22} {row}{extra}", flush=True)
-        if len(out) > 1:
-            print(f"{'':22} {out[5]} irreducibles, {out[6]} + {out[7]} couplings, {out[8]} maps of copies")
-        print(f"{'emlp alone':22} {' '.join(run(EMLP.format(group=group, power=power), args.limit))}", flush=True)
+                row = {"group": what, "name": store}
+                if done := [out for out in outs if len(out) > 1]:
+                    out = min(done, key=lambda out: sum(map(float, out[1:5])))
+                    imported, *seconds = map(float, out[:5])
+                    row |= dict(zip(("split", "layer", "couplings", "larger"), seconds))
+                    row |= {"imported": imported or None, "maps": int(out[8])}
+                    found = f"{what}: {out[5]} irreducibles, {out[6]} + {out[7]} couplings of them."
+                else:
+                    row["failed"], found = outs[0][0], None
+                table.add(row)
+        out = run(EMLP.format(group=group, power=power), args.limit)
+        alone = {"emlp": float(out[0]), "maps": int(out[1])} if len(out) > 1 else {"failed": out[0]}
+        table.add({"group": what, "name": "emlp alone", **alone})
+        if found:
+            table.note(found)
+    if args.cpu:
+        table.note("Times of emkernel are those of the processor, of all threads together.")
+    lines = {}
+    for row in table.rows:
+        parts = [row.get(key) or 0.0 for key in ("split", "layer", "couplings", "larger", "emlp")]
+        if total := sum(parts):
+            lines.setdefault(row["name"], []).append((row["group"], total))
+    panel = {"x": "split, layer and couplings (emlp: all maps of the layer), s", "lines": lines}
+    out = args.out / "solver-cpu"
+    plots = plot_bars(out.with_suffix(".png"), [panel], f"{table.title}\n{table.machine}")
+    table.write(out, command(), "group", plots)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from _measure import Table, add_options, answer, clock, command, machine, memory, operations, settle, spawn
+from _measure import add_options, answer, clock, machine, memory, operations, settle, spawn
+from _results import Table, command, plot_bars
 
 import emkernel as ek
 from emkernel.models import MoleculeNet, ParticleNet, ShapeNet
@@ -177,7 +178,15 @@ def main():
             if reference and "rate" in row:
                 row["ratio"] = row["rate"] / reference
             table.add(row)
-    table.write(args.out / f"training-{args.device.split(':')[0]}", command(), "group")
+    out, panels = args.out / f"training-{args.device.split(':')[0]}", []
+    for what, key in (("a step, ms", "step"), ("memory allocated, MB", "allocated")):
+        lines = {
+            name: [(r["group"], r[key] / r["items"]) for r in table.rows if r["name"] == name and key in r]
+            for name in CONTRACTIONS
+        }
+        panels.append({"x": f"{what} for each item", "lines": lines})
+    plots = plot_bars(out.with_suffix(".png"), panels, f"{table.title}\n{table.machine}")
+    table.write(out, command(), "group", plots)
 
 
 if __name__ == "__main__":
