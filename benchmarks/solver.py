@@ -20,11 +20,12 @@ import tempfile
 from _measure import add_options, machine, settle
 from _results import Table, command, plot_bars
 
+# group, powers k, of which emlp finishes the first, and its name there
 CASES = {
-    "O3": ("O(3)", 6, "O(3)"),
-    "Octa": ("Octa", 6, "Cube()"),
-    "Lorentz": ("Lorentz", 4, "O13()"),
-    "S20": ("S(20)", 2, "S(20)"),
+    "O3": ("O(3)", (4, 6), "O(3)"),
+    "Octa": ("Octa", (2, 6), "Cube()"),
+    "Lorentz": ("Lorentz", (3, 4), "O13()"),
+    "S20": ("S(20)", (1, 2), "S(20)"),
 }
 OURS = """
 import time
@@ -93,7 +94,6 @@ def main():
     add_options(parser)
     args = parser.parse_args()
     settle(args)
-    clock = "process_time" if args.cpu else "perf_counter"
     columns = [
         ("seconds", "name", ""),
         ("split", "split", ".3f"),
@@ -101,44 +101,56 @@ def main():
         ("couplings", "couplings", ".3f"),
         ("larger", "larger", ".3f"),
         ("importing emlp", "imported", ".1f"),
-        ("all maps by emlp", "emlp", ".1f"),
         ("maps", "maps", "d"),
+        ("all maps by emlp", "emlp", ".1f"),
+        ("emlp / split and layer", "ratio", ".0f"),
     ]
     table = Table(columns, "Splitting tensor powers and solving couplings", machine(args))
-    for case in args.names:
-        name, power, group = CASES[case]
-        what = f"{name}, V^{power}"
-        table.head(what)
-        with tempfile.TemporaryDirectory() as folder:
-            for store, times in (("cold", 1), ("warm", 3)):
-                code = OURS.format(name=name, power=power, cold=store == "cold", largest=LARGEST, clock=clock)
-                outs = [run(code, 900, EMKERNEL_STORE=folder, EMKERNEL_SHIPPED="0") for _ in range(times)]
-                row = {"group": what, "name": store}
-                if done := [out for out in outs if len(out) > 1]:
-                    out = min(done, key=lambda out: sum(map(float, out[1:5])))
-                    imported, *seconds = map(float, out[:5])
-                    row |= dict(zip(("split", "layer", "couplings", "larger"), seconds))
-                    row |= {"imported": imported or None, "maps": int(out[8])}
-                    found = f"{what}: {out[5]} irreducibles, {out[6]} + {out[7]} couplings of them."
-                else:
-                    row["failed"], found = outs[0][0], None
-                table.add(row)
-        out = run(EMLP.format(group=group, power=power), args.limit)
-        alone = {"emlp": float(out[0]), "maps": int(out[1])} if len(out) > 1 else {"failed": out[0]}
-        table.add({"group": what, "name": "emlp alone", **alone})
-        if found:
-            table.note(found)
+    lines = {}
+    for name in args.names:
+        group, powers, of_emlp = CASES[name]
+        for power in (powers[0],) if args.quick else powers:
+            for row in measure(group, power, of_emlp, args, table):
+                seconds = [row.get(key) or 0.0 for key in ("split", "layer", "emlp")]
+                if "failed" not in row:
+                    lines.setdefault(row["name"], []).append((row["group"], sum(seconds)))
     if args.cpu:
         table.note("Times of emkernel are those of the processor, of all threads together.")
-    lines = {}
-    for row in table.rows:
-        parts = [row.get(key) or 0.0 for key in ("split", "layer", "couplings", "larger", "emlp")]
-        if total := sum(parts):
-            lines.setdefault(row["name"], []).append((row["group"], total))
-    panel = {"x": "split, layer and couplings (emlp: all maps of the layer), s", "lines": lines}
+    panel = {"x": "split and layer; all maps by emlp, s", "lines": lines}
     out = args.out / "solver-cpu"
     plots = plot_bars(out.with_suffix(".png"), [panel], f"{table.title}\n{table.machine}")
     table.write(out, command(), "group", plots)
+
+
+def measure(group: str, power: int, of_emlp: str, args, table: Table) -> list[dict]:
+    """The rows of one power: emlp, cold and warm."""
+    title = f"{group}, V^{power}"
+    table.head(title)
+    # emlp's progress bar fails on the numbers of some versions of numpy
+    out = run(EMLP.format(group=of_emlp, power=power), args.limit, TQDM_DISABLE="1")
+    alone = {"emlp": float(out[0]), "maps": int(out[1])} if len(out) > 1 else {"failed": out[0]}
+    rows = [{"group": title, "name": "emlp alone", **alone}]
+    table.add(rows[0])
+    clock = "process_time" if args.cpu else "perf_counter"
+    with tempfile.TemporaryDirectory() as folder:
+        for store, times in (("cold", 1), ("warm", 3)):
+            code = OURS.format(name=group, power=power, cold=store == "cold", largest=LARGEST, clock=clock)
+            outs = [run(code, 900, EMKERNEL_STORE=folder, EMKERNEL_SHIPPED="0") for _ in range(times)]
+            row = {"group": title, "name": store}
+            if done := [out for out in outs if len(out) > 1]:
+                out = min(done, key=lambda out: sum(map(float, out[1:5])))
+                imported, *seconds = map(float, out[:5])
+                row |= dict(zip(("split", "layer", "couplings", "larger"), seconds))
+                row |= {"imported": imported or None, "maps": int(out[8])}
+                if "emlp" in alone:
+                    row["ratio"] = alone["emlp"] / (row["split"] + row["layer"])
+            else:
+                row["failed"] = outs[0][0]
+            rows.append(row)
+            table.add(row)
+    if done:
+        table.note(f"{title}: {out[5]} irreducibles, {out[6]} + {out[7]} couplings of them.")
+    return rows
 
 
 if __name__ == "__main__":
