@@ -12,10 +12,10 @@ import torch
 
 from .._arguments import whole
 from ..errors import RepError
-from ..ops.bundle import Bundle
-from ..ops.contract import ORDERS, cheaper, node_order
+from ..ops.contract import node_order
 from ..ops.formats import as_edges
-from ..ops.neighbours import Grouped, Neighbours
+from ..ops.neighbours import Neighbours
+from ..ops.orders import ORDERS
 from ..ops.segment import BACKENDS, segment_reduce
 from ..rep import Rep
 from ..solver.irreps import irrep_table
@@ -227,44 +227,22 @@ class PointConv(EquivariantModule):
         return graph.sort(edge_attr)
 
     def _node_order(self, x, edge_vec, edge_attr, graph: Neighbours) -> torch.Tensor:
-        kernel, layout, bundles = self.kernel, self.kernel.layout_out, self.kernel.bundles
+        kernel, layout = self.kernel, self.kernel.layout_out
         blocks = node_order(
             kernel.hidden(edge_vec, edge_attr),
             kernel.layout_in.blocks(x),
             graph,
-            list(zip(kernel.pairs, kernel.couplings, self._orders(graph, bundles))),
-            bundles,
+            list(zip(kernel.pairs, kernel.couplings)),
+            kernel.bundles,
             kernel.last,
             [(r.size, m) for r, m in zip(layout.irreps, layout.copies)],
+            self.contraction,
             self.chunk,
-            None if self.contraction == "aggregate" else kernel.plan,
+            kernel.plan,
             kernel.kept,
         )
         out = layout.flat(blocks)
         return out / graph.degree.clamp(min=1).to(out.dtype)[:, None] if self.aggr == "mean" else out
-
-    def _orders(self, graph: Neighbours, bundles: list[Bundle]) -> list[str]:
-        """The order of each pair, one for all pairs of a hidden irreducible."""
-        k, edges = self.kernel, graph.padded_source.shape[0] if isinstance(graph, Grouped) else graph.num_edges
-        sent = {(a, b) for bundle in bundles for a in bundle.folds for b in bundle.inputs}
-        found = {}
-        for a in {pair.a: None for pair in k.pairs}:
-            mine = [(pair, C) for pair, C in zip(k.pairs, k.couplings) if pair.a == a]
-            able = isinstance(graph, Grouped) and all((a, pair.b) in sent for pair, _ in mine)
-            if not able or self.contraction == "aggregate":
-                found[a] = "aggregate"
-            elif self.contraction == "message":
-                found[a] = "message"
-            else:
-                found[a] = cheaper(
-                    edges,
-                    graph.num_targets,
-                    k.fields[a],
-                    k.widths[a],
-                    [(k.layout_in.copies[pair.b], *C.shape) for pair, C in mine],
-                    [(x.channels, x.folds[a].shape[1] // x.size, x.size) for x in bundles if a in x.folds],
-                )
-        return [found[pair.a] for pair in k.pairs]
 
     def _reference(self, x, edge_vec, edge_attr, graph: Neighbours) -> torch.Tensor:
         messages = torch.einsum("eoi,ei->eo", self.kernel(edge_vec, edge_attr), x[graph.source])

@@ -6,7 +6,7 @@ import torch
 
 from .._arguments import whole
 from ..errors import RepError
-from ..ops.contract import Field
+from ..ops.plain import Field
 from ..rep import Rep
 from ..solver.irreps import irrep_table
 from .steerable import SteerableKernel

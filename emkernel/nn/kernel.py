@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from .._arguments import whole
-from ..ops.contract import Field
+from ..ops.plain import Field
 from ..rep import Rep
 from ..solver.irreps import irrep_table
 from .bilinear import Bilinear, irrep_sum

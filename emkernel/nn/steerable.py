@@ -10,9 +10,10 @@ from torch import nn
 
 from ..errors import RepError
 from ..ops.bundle import Bundle, fold, ranges
-from ..ops.contract import Field, Pair, kernel_blocks
+from ..ops.contract import kernel_blocks
 from ..ops.coupled import Plan, plan, runs_on
 from ..ops.memory import Kept
+from ..ops.plain import Field, Pair
 from ..rep import Rep
 from ..solver.coupling import couplings
 from ..solver.irreps import Irrep, irrep_table
@@ -35,7 +36,7 @@ class SteerableKernel(EquivariantModule):
     Attributes:
         embed: the embedding of an edge.
         hidden_irreps, widths: the irreducibles a and how many h_a there are of each.
-        fields: how many fields each h_a is mixed from (:class:`emkernel.ops.contract.Field`).
+        fields: how many fields each h_a is mixed from (:class:`emkernel.ops.plain.Field`).
         deviation: what the kernel is divided by, 1 unless normalised.
         kept: what a convolution keeps from one call to the next.
     """

@@ -2,7 +2,7 @@
 
 What a matrix product reads and writes then stays in the cache, and memory is asked for once: a new page costs a CPU as
 much as many thousand multiplications, and batched products are two to four times as fast in the cache. Nothing is kept
-for the backward pass but the inputs. The formulas are those of :mod:`emkernel.ops.contract`.
+for the backward pass but the inputs. The formulas are those of :mod:`emkernel.ops.plain`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .memory import Kept, borrowed
 from .neighbours import Grouped
 from .operands import Operands
 
-__all__ = ["blocked", "targets_at_a_time"]
+__all__ = ["backward", "blocked", "forward", "targets_at_a_time"]
 
 CACHE = 12 * 2**20  # bytes of intermediate results that are computed at a time
 GIVEN = 6  # arguments before the operands
@@ -69,6 +69,30 @@ def _work(what, kept: Kept, operands: Operands, graph: Grouped, needs: Operands 
             yield work
 
 
+def forward(what, kept: Kept, graph: Grouped, chunk: int, operands: Operands) -> list[torch.Tensor]:
+    """The values of :func:`blocked`, ``what`` being its pairs, bundles and sizes."""
+    rows = sum(n for n, _ in graph.groups)
+    out = [operands.features[0].new_empty(rows, d, m) for d, m in what[2]]
+    with _work(what, kept, operands, graph) as work:
+        for groups, edges, rows in graph.chunks(chunk):
+            work.forward(groups, edges, [y[rows] for y in out])
+    return out
+
+
+def backward(
+    what, kept: Kept, graph: Grouped, chunk: int, operands: Operands, needed: Operands, grads
+) -> Operands:
+    """What ``grads``, the derivatives by what comes out, pass back to those operands that are needed."""
+    flat = zip(operands.flat(), needed.flat())
+    # contiguous where the operand is a transposed view, as derivatives are written to flat views of them
+    total = operands.like([x.new_zeros(x.shape) if need else None for x, need in flat])
+    with _work(what, kept, operands, graph, needed) as work:
+        for groups, edges, rows in graph.chunks(chunk):
+            work.backward(groups, edges, [g[rows] for g in grads], total)
+        work.finish(total)
+    return total
+
+
 class _Blocked(torch.autograd.Function):
     @staticmethod
     def forward(ctx, what, kept, graph, chunk, plain, operands, *flat):
@@ -76,13 +100,7 @@ class _Blocked(torch.autograd.Function):
         ctx.places = operands.like([None] * len(flat))
         ctx.what, ctx.kept, ctx.graph, ctx.chunk, ctx.plain = what, kept, graph, chunk, plain
         ctx.save_for_backward(*flat)
-        rows = sum(n for n, _ in graph.groups)
-        operands = operands.like(flat)
-        out = [operands.features[0].new_empty(rows, d, m) for d, m in what[2]]
-        with _work(what, kept, operands, graph) as work:
-            for groups, edges, rows in graph.chunks(chunk):
-                work.forward(groups, edges, [y[rows] for y in out])
-        return tuple(out)
+        return tuple(forward(what, kept, graph, chunk, operands.like(flat)))
 
     @staticmethod
     def backward(ctx, *grads):
@@ -94,10 +112,5 @@ class _Blocked(torch.autograd.Function):
             wanted = [x for x, need in zip(flat, needed) if need]
             found = iter(torch.autograd.grad(out, wanted, along, create_graph=True, materialize_grads=True))
             return *[None] * GIVEN, *(next(found) if need else None for need in needed)
-        # contiguous where the operand is a transposed view, as derivatives are written to flat views of them
-        total = ctx.places.like([x.new_zeros(x.shape) if need else None for x, need in zip(flat, needed)])
-        with _work(ctx.what, ctx.kept, ctx.places.like(flat), ctx.graph, ctx.places.like(needed)) as work:
-            for groups, edges, rows in ctx.graph.chunks(ctx.chunk):
-                work.backward(groups, edges, [g[rows] for g in grads], total)
-            work.finish(total)
-        return *[None] * GIVEN, *total.flat()
+        places = ctx.places.like(flat), ctx.places.like(needed)
+        return *[None] * GIVEN, *backward(ctx.what, ctx.kept, ctx.graph, ctx.chunk, *places, grads).flat()
