@@ -101,8 +101,9 @@ def plot_bars(path: Path, panels: list[dict], title: str, log: bool = True) -> t
 
     def draw(ax, panel: dict, colours: dict) -> None:
         labels = list(dict.fromkeys(label for line in panel["lines"].values() for label, _ in line))
-        high = 0.8 / len(panel["lines"])
-        for n, (name, line) in enumerate(panel["lines"].items()):
+        lines = {name: line for name, line in panel["lines"].items() if line}
+        high = 0.8 / max(1, len(lines))
+        for n, (name, line) in enumerate(lines.items()):
             places = [labels.index(label) + (n + 0.5) * high - 0.4 for label, _ in line]
             bars = ax.barh(places, [value for _, value in line], high, color=colours[name], label=name)
             ax.bar_label(bars, [f"{value:.3g}" for _, value in line], padding=2, fontsize=7)
@@ -142,7 +143,7 @@ def _plot(
     for ax, panel in zip(axes.flat, panels):
         draw(ax, panel, colours)
         ax.grid(True, alpha=0.3)
-        handles |= {label: handle for handle, label in zip(*ax.get_legend_handles_labels())}
+        handles = {label: handle for handle, label in zip(*ax.get_legend_handles_labels())} | handles
     for ax in axes.flat[len(panels) :]:
         ax.set_axis_off()
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize=8)
