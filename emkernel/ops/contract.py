@@ -14,9 +14,10 @@ for each hidden irreducible a:
   gates g_e w join in the sum over the neighbours.
 
 On a CPU targets are taken a chunk at a time, so that what lies between edges and weights stays in the cache, and none
-of it is kept: the backward pass computes it again (:mod:`emkernel.ops.blocked`). On a GPU, where targets are not
-grouped by degree, "message" is one kernel for all pairs (:mod:`emkernel.ops.coupled`), and all A_i are one fused sum
-(:mod:`emkernel.ops.fused`). "kernel" forms the kernel, and is the reference that all must equal.
+of it is kept: the backward pass computes it again (:mod:`emkernel.ops.blocked`); for a compiler this is one operation
+(:mod:`emkernel.ops.opaque`). On a GPU, where targets are not grouped by degree, "message" is one kernel for all pairs
+(:mod:`emkernel.ops.coupled`), and all A_i are one fused sum (:mod:`emkernel.ops.fused`). "kernel" forms the kernel, and
+is the reference that all must equal.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ _kept: dict[tuple, Kept] = {}
 
 
 def _kept_for(constants: list[Tensor], numbers: list[int]) -> Kept:
-    """What a layer keeps, known by its constants; a Kept holds on to these, so that their id is not used again."""
+    """What a layer keeps, known by its constants; a Kept looks whether they are the same, not only at ids."""
     key = (*map(id, constants), *numbers)
     if len(_kept) == LAYERS and key not in _kept:
         _kept.clear()
