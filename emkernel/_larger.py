@@ -155,6 +155,8 @@ def _text(group: MatrixGroup, fields: Fields, degree: int) -> str | None:
     text = f"are equivariant under a larger group as well, of dimension {many} where this one has {own}"
     k = degree + 1
     while (more := _dimension(fields, k) if k <= HIGHEST else None) is not None and more > own:
+        if more < many:
+            many, text = more, f"{text}; from degree {k} on of dimension {more}"
         k += 1
     return text + (f"; from degree {k} on they are not" if more is not None else f", up to degree {k - 1} at least")
 

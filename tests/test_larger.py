@@ -1,5 +1,7 @@
 """Kernels of low degree have a larger symmetry: it is found, and is that of real kernels with random weights."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -120,3 +122,14 @@ def test_nothing_is_said_of_what_was_not_found_out(monkeypatch):
     assert of_fields(V(groups.get("Rubik")), 2) is None  # too large
     monkeypatch.setattr("emkernel._larger.UNKNOWNS", 5)
     assert motions(Scalar(G), Scalar(G), 2) is None
+
+
+def test_the_larger_group_may_shrink_before_it_is_gone():
+    """Binary dihedral on quaternions: invariants of degree 2 have all of SO(4), of degree 4 still one dimension."""
+    c, s = math.cos(math.pi / 5), math.sin(math.pi / 5)
+    turn = [[c, -s, 0, 0], [s, c, 0, 0], [0, 0, c, s], [0, 0, -s, c]]
+    swap = [[0, 0, -1, 0], [0, 0, 0, -1], [1, 0, 0, 0], [0, 1, 0, 0]]
+    G = ek.MatrixGroup("dicyclic", discrete_generators=[turn, swap])
+    assert G.order == 20
+    said = of_fields(Scalar(G), 2)
+    assert "of dimension 6 where this one has 0; from degree 4 on of dimension 1, up to degree 7 at least" in said
